@@ -1,0 +1,64 @@
+# One command each; every one makes the virtual environment if it is not there.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+REAL_DATA ?= ../shared/data
+
+# uv reads neither pip's extra folders nor its certificates; hand both on where they are set.
+export UV_SYSTEM_CERTS := 1
+export UV_PYTHON_DOWNLOADS := never
+export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: install demo demo-real test lint types imports check bench lock docs clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dask,train,dev]'
+	touch $@
+
+demo: install
+	$(BIN)/dhs synth data/demo-survey --bricks 96 --brick-size-px 400 --hosts-per-brick 14 --seed 20260101
+	$(BIN)/dhs run configs/demo.yaml
+
+demo-real: install
+	@if [ -d $(REAL_DATA)/emr_golden ]; then \
+	  $(BIN)/dhs run configs/demo-real.yaml \
+	    --set survey.bricks=$(REAL_DATA)/emr_golden/inputs/coadds \
+	    --set manifest.url=$(REAL_DATA)/emr_golden/manifests/golden_all; \
+	else echo "demo-real skipped: $(REAL_DATA)/emr_golden is not here"; fi
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+check: lint types imports test
+
+bench: install
+	$(BIN)/python benchmarks/brick_reading.py
+	$(BIN)/python benchmarks/injection.py
+	$(BIN)/python benchmarks/cube_io.py
+
+lock: install
+	$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --python-version 3.11 --no-header --no-annotate \
+	  --no-emit-find-links --no-emit-index-url -o constraints.txt
+	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' constraints.txt
+
+docs: install
+	$(BIN)/python docs/build.py
+
+clean:
+	rm -rf $(VENV) runs data

@@ -1,0 +1,1 @@
+"""The words everyone shares: survey constants, schemas, configuration, errors."""

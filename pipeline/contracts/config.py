@@ -1,0 +1,307 @@
+"""RunConfig: the one configuration of a run, strict and frozen.
+
+Unknown keys are errors that name the nearest known key. Where a wrong default would cost a day
+(root with its bucket, region, seed, bands, stamp size) there is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from pipeline.contracts.survey import BANDS
+
+S3_SCHEMES = ("s3://", "s3a://")
+
+
+def _split_commas(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Bands = Annotated[tuple[Literal["g", "r", "i", "z"], ...], BeforeValidator(_split_commas)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunSection(Section):
+    """Identity of a run: everything random follows from `seed`, everything written lies in `root`/`name`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    root: str = Field(description="URL or local folder under which the run's folder is made")
+    region: str | None = Field(description="AWS region of every s3:// URL; null only if none is used")
+    endpoint_url: str | None = Field(None, description="S3 endpoint other than AWS")
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class SurveySection(Section):
+    """What is cut out of the survey."""
+
+    bands: Bands = Field(description="stamp bands in storage order, such as [g, r, z]")
+    stamp_size_px: Annotated[int, Field(ge=16, le=256, multiple_of=2)]
+    bricks: str = Field(description="URL of the folder with the coadds")
+    layout: Literal["cache", "public"] = Field(description="<brick>/ (cache) or <AAA>/<brick>/ (public)")
+
+    @model_validator(mode="after")
+    def _bands_are_distinct(self) -> SurveySection:
+        if not self.bands or len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"bands must be distinct and not empty, got {self.bands}; known: {BANDS}")
+        return self
+
+
+class QualitySection(Section):
+    """Limits beyond which a stamp is kept out, with a recorded reason."""
+
+    bad_pixel_frac_max: Fraction = 0.2
+    invvar_zero_frac_max: Fraction = 0.0
+
+
+class ManifestSection(Section):
+    """Where the rows come from: an EMR phase-4a manifest, or a parent catalogue with priors."""
+
+    kind: Literal["emr", "parent"]
+    url: str = Field(description="parquet file, folder of part files, or (parent only) a CSV file")
+
+
+class Prior(Section):
+    """One scalar prior: uniform, loguniform or disc (area-weighted) on [low, high]; normal truncated to it."""
+
+    kind: Literal["fixed", "uniform", "loguniform", "normal", "disc"]
+    low: float = -1e30
+    high: float = 1e30
+    mean: float = 0.0
+    sigma: Annotated[float, Field(ge=0.0)] = 0.0
+    value: float = 0.0
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> Prior:
+        if self.kind in ("uniform", "loguniform", "disc") and not -1e30 < self.low <= self.high < 1e30:
+            raise ValueError(f"{self.kind} prior needs finite low <= high, got {self.low}, {self.high}")
+        if self.kind == "loguniform" and self.low <= 0:
+            raise ValueError(f"loguniform prior needs low > 0, got {self.low}")
+        if self.low > self.high:
+            raise ValueError(f"prior needs low <= high, got {self.low}, {self.high}")
+        return self
+
+
+class Priors(Section):
+    """Prior of every drawn quantity; angles are uniform.
+
+    `beta_over_theta_e` is the source offset in Einstein radii, `src_mag_r` the unlensed r magnitude,
+    whose prior must have a density: uniform or normal.
+    """
+
+    theta_e_arcsec: Prior
+    lens_q: Prior
+    shear: Prior
+    lens_jitter_arcsec: Prior
+    beta_over_theta_e: Prior
+    src_re_arcsec: Prior
+    src_n: Prior
+    src_q: Prior
+    src_mag_r: Prior
+    src_gr: Prior
+    src_rz: Prior
+
+    @model_validator(mode="after")
+    def _magnitude_has_density(self) -> Priors:
+        prior = self.src_mag_r
+        if prior.kind not in ("uniform", "normal") or not -1e30 < prior.low < prior.high < 1e30:
+            raise ValueError("src_mag_r needs a uniform or normal prior with finite low < high")
+        if prior.kind == "normal" and prior.sigma <= 0:
+            raise ValueError("src_mag_r needs sigma > 0")
+        return self
+
+
+class PsfSection(Section):
+    """PSF model; its width is solved from psfsize so that N_eff agrees."""
+
+    profile: Literal["moffat", "gaussian"] = "moffat"
+    moffat_beta: Annotated[float, Field(gt=1.0, le=10.0)] = 3.5
+    psfsize_from: Literal["map", "manifest"] = "map"
+
+
+class InjectionSection(Section):
+    """How arcs are made. `frozen` renders EMR rows as they stand; `sample` draws from the priors."""
+
+    mode: Literal["sample", "frozen"]
+    extinction: bool = Field(description="dim the source by the row's E(B-V)")
+    supersampling: Annotated[int, Field(ge=1, le=16)] = 4
+    psf: PsfSection = PsfSection()
+    priors: Priors | None = None
+
+
+class BinsTarget(Section):
+    """Shares of samples between edges; inside a bin uniform in ln SNR."""
+
+    kind: Literal["bins"]
+    edges: tuple[Positive, ...]
+    shares: tuple[Fraction, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BinsTarget:
+        if len(self.edges) != len(self.shares) + 1 or list(self.edges) != sorted(set(self.edges)):
+            raise ValueError("bins target needs increasing edges, one more than shares")
+        if abs(sum(self.shares) - 1.0) > 1e-9:
+            raise ValueError(f"shares must sum to 1, got {sum(self.shares)}")
+        return self
+
+
+class LogUniformTarget(Section):
+    """Density 1 / (snr ln(high/low)) on [low, high]."""
+
+    kind: Literal["loguniform"]
+    low: Positive
+    high: Positive
+
+
+class SamplingSection(Section):
+    """Control of the SNR distribution of the injected arcs."""
+
+    method: Literal["snr_first", "rejection", "none"]
+    metric: Literal["arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture"]
+    band: Literal["g", "r", "i", "z"] = Field("r", description="band of the SNR columns")
+    target: Annotated[BinsTarget | LogUniformTarget, Field(discriminator="kind")] | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=100_000)] = 200
+    weight_draws: Annotated[int, Field(ge=1, le=1024)] = 4
+    pilot_draws: Annotated[int, Field(ge=256)] = 4096
+    pilot_bins: Annotated[int, Field(ge=8, le=512)] = 32
+    safety_factor: Annotated[float, Field(ge=1.0, le=10.0)] = 1.2
+
+
+class SplitSection(Section):
+    """Split by sky: HEALPix cells (NESTED) hashed into train, val and test; a guard band between them."""
+
+    nside: Literal[32, 64, 128, 256, 512] = 128
+    train: Fraction = 0.70
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+    guard_arcsec: Annotated[float, Field(ge=0.0, le=3600.0)] = 60.0
+    tolerance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitSection:
+        if abs(self.train + self.val + self.test - 1.0) > 1e-9:
+            raise ValueError("split fractions train + val + test must sum to 1")
+        return self
+
+
+class GateSection(Section):
+    """Bounds of the gates, and the gates waived by name with the reason the run record keeps."""
+
+    max_samples: Annotated[int, Field(ge=200)] = 20_000
+    min_per_class: Annotated[int, Field(ge=10)] = 100
+    quality_ks_p_min: Fraction = 0.01
+    quality_effect_max: Positive = 0.1
+    snr_target_tv_sigmas: Positive = 5.0
+    core_ratio_range: tuple[Positive, Positive] = (0.95, 1.05)
+    core_ratio_radius_px: Positive = 8.0
+    core_auc_max: Fraction = 0.55
+    core_auc_radius_px: Positive = 10.0
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    waive: dict[str, Annotated[str, Field(min_length=20)]] = {}
+
+
+class PreprocessSection(Section):
+    """Normalisation of a stamp: (x - median) / MAD over an annulus, clipped; NaN is an error."""
+
+    annulus_px: tuple[Positive, Positive] = (20.0, 32.0)
+    clip: Positive = 10.0
+
+
+class TrainingSection(Section):
+    """The trainer. `centre_mask_px` hides the core of both classes with probability `centre_mask_prob`."""
+
+    enabled: bool = True
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    base_channels: Annotated[int, Field(ge=4, le=256)] = 16
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    centre_mask_px: Annotated[float, Field(ge=0.0)] = 0.0
+    centre_mask_prob: Fraction = 0.0
+    preprocess: PreprocessSection = PreprocessSection()
+    timeout_s: Positive = 86_400.0
+
+
+class ShardSection(Section):
+    """Size of a shard, the unit of work, storage and retry; and of its inner chunks."""
+
+    samples: Annotated[int, Field(ge=1, le=65_536)]
+    inner_chunk: Annotated[int, Field(ge=1, le=4096)] = 16
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+
+    @model_validator(mode="after")
+    def _chunks_divide(self) -> ShardSection:
+        if self.samples % self.inner_chunk:
+            raise ValueError(f"samples={self.samples} is not a multiple of inner_chunk={self.inner_chunk}")
+        return self
+
+
+class ClusterSection(Section):
+    """Where tasks run: worker processes of this machine, or a scheduler that already runs."""
+
+    kind: Literal["local", "address"]
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 2
+    memory_per_worker: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MiB|GiB|MB|GB)$")] = "2GiB"
+    address: str | None = None
+    dashboard_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    no_workers_timeout_s: Positive = 300.0
+
+    @model_validator(mode="after")
+    def _address_given(self) -> ClusterSection:
+        if (self.kind == "address") != (self.address is not None):
+            raise ValueError("cluster.address is needed by, and only by, kind: address")
+        return self
+
+
+class RunConfig(Section):
+    """Everything that decides what a run does."""
+
+    run: RunSection
+    survey: SurveySection
+    manifest: ManifestSection
+    quality: QualitySection = QualitySection()
+    injection: InjectionSection
+    sampling: SamplingSection
+    splits: SplitSection = SplitSection()
+    gates: GateSection = GateSection()
+    training: TrainingSection
+    shards: ShardSection
+    cluster: ClusterSection
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> RunConfig:
+        if self.injection.mode == "frozen":
+            if self.manifest.kind != "emr" or self.sampling.method != "none":
+                raise ValueError("injection.mode: frozen needs manifest.kind: emr and sampling.method: none")
+        elif self.injection.priors is None:
+            raise ValueError("injection.mode: sample needs injection.priors")
+        if (self.sampling.method == "none") != (self.sampling.target is None):
+            raise ValueError("sampling.target is needed by every sampling.method but none")
+        if self.sampling.band not in self.survey.bands:
+            raise ValueError(f"sampling.band {self.sampling.band!r} is not in survey.bands {self.survey.bands}")
+        if "i" in self.survey.bands:
+            raise ValueError("band i has no source colour in this version; survey.bands may hold g, r, z")
+        if self.training.preprocess.annulus_px[0] >= self.survey.stamp_size_px / 2 * 2**0.5:
+            raise ValueError("training.preprocess.annulus_px lies outside the stamp")
+        urls = (self.run.root, self.survey.bricks, self.manifest.url)
+        remote = [url for url in urls if url.startswith(S3_SCHEMES)]
+        if remote and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.run.region or ""):
+            raise ValueError(f"run.region must name the AWS region of {remote[0]}, got {self.run.region!r}")
+        return self
+
+    def sha256(self, *sections: str) -> str:
+        """Hash of the resolved configuration, or of the named sections only."""
+        content = self.model_dump(mode="json", include=set(sections) or None)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,87 @@
+"""Reading a RunConfig from YAML, with errors that name every bad key at once."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.contracts.config import BinsTarget, LogUniformTarget, RunConfig
+from pipeline.contracts.errors import ConfigError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, apply `section.key=value` overrides, validate.
+
+    Raises:
+        ConfigError: unreadable file, bad YAML, or every violation at once, each with its key.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config file {path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"config file {path}: expected a mapping of sections, got {type(content).__name__}")
+    for override in overrides:
+        _apply_override(content, override)
+    return parse_config(content, where=str(path))
+
+
+def parse_config(content: dict[str, Any], where: str) -> RunConfig:
+    """Validate a mapping; `where` names its source in errors."""
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_explain(item) for item in error.errors())) from error
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set expects section.key=value, got {override!r}")
+    *parents, leaf = key.split(".")
+    node = content
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {key}: {parent!r} is a value, not a section")
+    node[leaf] = yaml.safe_load(value)
+
+
+def _explain(item: Any) -> str:
+    location = ".".join(str(part) for part in item["loc"] if part not in ("bins", "loguniform"))
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f", did you mean {near[0]!r}?" if near else f", known keys: {', '.join(sorted(known))}"
+        return f"unknown key {location!r}{hint}"
+    if item["type"] == "missing":
+        return f"missing key {location!r}"
+    return f"{location or 'config'}: {item['msg']} (got {item['input']!r})"[:500]
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            found = _models_in(field.annotation)
+            model = found[0] if found else model
+        else:
+            model = {"bins": BinsTarget, "loguniform": LogUniformTarget}.get(str(part), model)
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for arg in get_args(annotation) for model in _models_in(arg)]
+
+

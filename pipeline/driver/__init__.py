@@ -1,0 +1,1 @@
+"""The Dask program: the only place where stages meet storage."""

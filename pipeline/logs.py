@@ -1,0 +1,52 @@
+"""One logging set-up: readable lines on a terminal, JSON lines elsewhere; UTC everywhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+LOGGER_NAME = "pipeline"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per record: time, level, message and the record's `fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        content: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            content["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(content, default=str)
+
+
+class LineFormatter(logging.Formatter):
+    """`HH:MM:SS message key=value ...` for people."""
+
+    converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{key}={_short(value)}" for key, value in getattr(record, "fields", {}).items())
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname}: "
+        line = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()} {fields}".rstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Send the package's records to standard error; a second call replaces the first."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter() if sys.stderr.isatty() else JsonFormatter())
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

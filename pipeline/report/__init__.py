@@ -1,0 +1,1 @@
+"""Pictures and pages: one self-contained HTML page per run."""
