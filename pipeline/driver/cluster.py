@@ -1,0 +1,102 @@
+"""Where tasks run. The cluster starts on first use, so a run with nothing left to do starts none."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.worker import Worker
+
+from pipeline.contracts.config import ClusterSection
+from pipeline.contracts.errors import ClusterError
+from pipeline.driver.provenance import code_version
+
+# A worker may die with several tasks assigned; each death counts against each of them.
+_ALLOWED_FAILURES = 10
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class CodeVersionPlugin(WorkerPlugin):
+    """Refuses a worker whose code is not the driver's; late workers too."""
+
+    name = "code-version"
+
+    def __init__(self, expected: str) -> None:
+        self.expected = expected
+
+    def setup(self, worker: Worker) -> None:
+        """Raise ClusterError if this process holds other code."""
+        found = code_version()
+        if found != self.expected:
+            raise ClusterError(f"worker {worker.address}: expected code {self.expected}, found {found}")
+
+
+class Cluster:
+    """A Dask client made on first use."""
+
+    def __init__(self, section: ClusterSection) -> None:
+        self._section = section
+        self._cluster: LocalCluster | None = None
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The connected client.
+
+        Raises:
+            ClusterError: no scheduler, no workers in time, or a worker with other code.
+        """
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    @property
+    def started(self) -> bool:
+        """True once the client was used."""
+        return self._client is not None
+
+    def close(self) -> None:
+        """Disconnect, and stop the workers that this object started."""
+        if self._client is not None:
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+    def _connect(self) -> Client:
+        section = self._section
+        dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES})
+        if section.kind == "local":
+            dask.config.set({"distributed.nanny.environ": dict.fromkeys(_THREAD_VARIABLES, "1")})
+            self._cluster = LocalCluster(
+                n_workers=section.workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=section.memory_per_worker,
+                dashboard_address=f"127.0.0.1:{section.dashboard_port}",
+                local_directory=str(Path(tempfile.gettempdir()) / f"dhs-dask-{os.getuid()}"),
+            )
+        try:
+            client = Client(self._cluster or section.address, timeout=section.no_workers_timeout_s)
+            client.wait_for_workers(section.workers, timeout=section.no_workers_timeout_s)
+        except OSError as error:
+            raise ClusterError(
+                f"no {section.workers} workers at {section.address or 'the local cluster'} within "
+                f"{section.no_workers_timeout_s:g} s: {error}"
+            ) from error
+        client.register_plugin(CodeVersionPlugin(code_version()))
+        return client
+
+
+@contextmanager
+def open_cluster(section: ClusterSection) -> Iterator[Cluster]:
+    """A cluster that is closed at the end of the block, also after an error."""
+    cluster = Cluster(section)
+    try:
+        yield cluster
+    finally:
+        cluster.close()

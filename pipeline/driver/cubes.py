@@ -1,0 +1,187 @@
+"""The two cubes: shards made, receipts verified, cube published."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import performance_report
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import CUTOUTS, TRAINING
+from pipeline.contracts.errors import VerificationError
+from pipeline.contracts.schema import CubeSchema
+from pipeline.driver.cluster import Cluster
+from pipeline.driver.plan import Plan
+from pipeline.driver.provenance import code_version, environment
+from pipeline.driver.shards import finished_shards, run_shards
+from pipeline.driver.tasks import ShardTask, draw_pilot, make_cutouts_shard, make_training_shard
+from pipeline.stages.sampling import CLIPPED_SHARE_MAX, Pilot, SnrTarget, estimate_pilot
+from pipeline.storage.cube import create_cube, cube_attributes, is_published, open_cube, publish_cube
+from pipeline.storage.locations import RunLayout, storage_errors
+from pipeline.storage.receipts import Receipt, missing_objects
+from pipeline.storage.runs import RunRecord, read_json, write_json
+
+# Shards that the pilot draws from, spread evenly over the run.
+_PILOT_SHARDS = 16
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every stage of a run works with."""
+
+    config: RunConfig
+    layout: RunLayout
+    plan: Plan
+    record: RunRecord
+    cluster: Cluster
+
+
+def build_cutouts(context: RunContext) -> None:
+    """Cut every planned row out of its brick and publish the cutouts cube."""
+    _build(context, "cutouts", CUTOUTS, make_cutouts_shard)
+
+
+def build_training(context: RunContext) -> None:
+    """Inject arcs and publish the training cube; needs the published cutouts cube.
+
+    Raises:
+        ContractError: the SNR target cannot be reached from the priors.
+        VerificationError: the rejection sampler met acceptance probabilities above 1 too often.
+    """
+    open_cube(context.layout.cube("cutouts"))
+    pilot = _pilot(context)
+    receipts = _build(context, "training", TRAINING, make_training_shard, pilot)
+    proposals = sum(receipt.work.get("proposals", 0) for receipt in receipts.values())
+    clipped = sum(receipt.work.get("clipped", 0) for receipt in receipts.values())
+    if proposals and clipped > CLIPPED_SHARE_MAX * proposals:
+        raise VerificationError(
+            f"rejection sampler: {clipped:.0f} of {proposals:.0f} acceptance probabilities exceeded 1 "
+            f"(at most {CLIPPED_SHARE_MAX:.1%}); raise sampling.pilot_draws or sampling.safety_factor"
+        )
+
+
+def shard_tasks(context: RunContext) -> list[ShardTask]:
+    """One task per shard of the plan."""
+    return [
+        ShardTask(
+            config=context.config,
+            layout=context.layout,
+            shape=context.plan.shape,
+            shard=shard,
+            pieces=tuple(context.plan.pieces(shard)),
+            plan_sha256=context.plan.sha256,
+            code_version=code_version(),
+        )
+        for shard in range(context.plan.shape.n_shards)
+    ]
+
+
+def _build(
+    context: RunContext, cube: str, schema: CubeSchema, function: Callable[..., Receipt], *arguments: Any
+) -> dict[int, Receipt]:
+    layout, plan = context.layout, context.plan
+    location = layout.cube(cube)
+    done = finished_shards(layout, cube, plan.sha256, code_version())
+    if is_published(location) and len(done) == plan.shape.n_shards and cube in context.record.stages:
+        return done
+    started = time.monotonic()
+    create_cube(location, schema, plan.shape)
+    with _performance_page(context, cube, needed=len(done) < plan.shape.n_shards):
+        retries = context.config.shards.retries
+        receipts = run_shards(context.cluster, cube, function, shard_tasks(context), done, retries, *arguments)
+    _check_complete(context, cube, receipts)
+    seconds = time.monotonic() - started
+    publish_cube(location, cube_attributes(schema, plan.shape, _provenance(context)))
+    context.record.finish_stage(cube, **_summary(receipts, done, seconds))
+    return receipts
+
+
+def _check_complete(context: RunContext, cube: str, receipts: Mapping[int, Receipt]) -> None:
+    missing = [shard for shard in range(context.plan.shape.n_shards) if shard not in receipts]
+    if missing:
+        raise VerificationError(f"{cube}: {len(missing)} shards have no receipt: {missing[:20]}")
+    lost = missing_objects(context.layout.cube(cube), receipts.values())
+    if lost:
+        raise VerificationError(f"{cube}: {len(lost)} shards are not in the store as their receipts say: {lost}")
+
+
+def _provenance(context: RunContext) -> dict[str, Any]:
+    config = context.config
+    return {
+        "bands": list(config.survey.bands),
+        "run": config.run.name,
+        "seed": config.run.seed,
+        "plan_sha256": context.plan.sha256,
+        "config_sha256": config.sha256(),
+        "code_version": code_version(),
+        "git_sha": environment()["git_sha"],
+    }
+
+
+def _summary(receipts: Mapping[int, Receipt], done: Mapping[int, Receipt], seconds: float) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    work: Counter[str] = Counter()
+    for receipt in receipts.values():
+        counts.update(receipt.counts)
+        work.update(receipt.work)
+    fresh = [receipt for shard, receipt in receipts.items() if shard not in done]
+    rows = sum(receipt.rows for receipt in fresh)
+    return {
+        "shards": len(receipts),
+        "shards_resumed": len(done),
+        "rows": sum(receipt.rows for receipt in receipts.values()),
+        "counts": dict(counts),
+        "work": dict(work),
+        "bytes_stored": sum(int(e["bytes"]) for receipt in receipts.values() for e in receipt.objects.values()),
+        "seconds": round(seconds, 2),
+        "task_seconds": round(sum(receipt.seconds for receipt in receipts.values()), 2),
+        "rows_per_s": round(rows / seconds, 1) if rows else None,
+        "notes": sorted({note for receipt in receipts.values() for note in receipt.notes})[:20],
+    }
+
+
+@contextmanager
+def _performance_page(context: RunContext, cube: str, needed: bool) -> Iterator[None]:
+    """Keep Dask's own report of the stage beside ours."""
+    if not needed:
+        yield
+        return
+    client = context.cluster.client
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        with client.as_current(), performance_report(filename=str(page)):
+            yield
+        with storage_errors(f"read {page}"):
+            data = page.read_bytes()
+    context.layout.report.join(f"dask-{cube}.html").write_bytes(data)
+
+
+def _pilot(context: RunContext) -> Pilot | None:
+    sampling = context.config.sampling
+    if sampling.target is None:
+        return None
+    if context.layout.pilot.exists():
+        content = read_json(context.layout.pilot)
+        if content.get("plan_sha256") == context.plan.sha256:
+            return Pilot.from_json(content)
+    tasks = shard_tasks(context)
+    n_tasks = min(_PILOT_SHARDS, len(tasks))
+    chosen = [tasks[(index * len(tasks)) // n_tasks] for index in range(n_tasks)]
+    futures = [
+        context.cluster.client.submit(draw_pilot, task, -(-sampling.pilot_draws // n_tasks), pure=False)
+        for task in chosen
+    ]
+    draws = np.array([value for values in context.cluster.client.gather(futures) for value in values])
+    if draws.size == 0:
+        raise VerificationError("pilot: none of the sampled shards has a usable row that is not a control")
+    pilot = estimate_pilot(draws, SnrTarget.of(sampling.target), sampling)
+    write_json(context.layout.pilot, {"plan_sha256": context.plan.sha256, **vars(pilot)})
+    return pilot

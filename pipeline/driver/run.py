@@ -1,0 +1,132 @@
+"""The whole pipeline on one page; every line resumes."""
+
+from __future__ import annotations
+
+import logging
+
+import yaml
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.errors import PlanChangedError
+from pipeline.driver.cluster import open_cluster
+from pipeline.driver.cubes import RunContext, build_cutouts, build_training
+from pipeline.driver.diagnostics import failures_recorded
+from pipeline.driver.gating import check_gates
+from pipeline.driver.plan import Plan, check_rows, make_plan
+from pipeline.driver.provenance import environment
+from pipeline.driver.training_job import train
+from pipeline.report.page import write_report
+from pipeline.stages.gates.suite import check_waivers
+from pipeline.storage.locations import RunLayout
+from pipeline.storage.runs import RunRecord, read_json, utc_now, write_json
+
+logger = logging.getLogger("pipeline.driver")
+
+STAGES = ("cutouts", "inject", "gates", "train", "report")
+
+
+def run(config: RunConfig, limit_shards: int | None = None, only: str | None = None) -> RunLayout:
+    """Run the pipeline, or one stage of it; finished work is found and kept.
+
+    Args:
+        config: what to do.
+        limit_shards: plan this many shards only, as a run of its own named `<name>-limit<N>`.
+        only: a name of STAGES; its inputs must exist.
+
+    Returns:
+        Where everything lies. The run is complete and verified when this returns.
+
+    Raises:
+        PipelineError: see `contracts.errors`; the reason is in the run record and its diagnostics.
+    """
+    check_waivers(config)
+    config = limited(config, limit_shards)
+    layout = RunLayout.of(config.run)
+    plan = make_plan(config, limit_shards)
+    record = open_record(layout, config, plan)
+    if only is None and is_complete(layout, config, record):
+        logger.info("already complete, nothing to do", extra={"fields": {"run": layout.root.url}})
+        return layout
+    with open_cluster(config.cluster) as cluster:
+        context = RunContext(config, layout, plan, record, cluster)
+        with failures_recorded(context):
+            if only in (None, "cutouts"):
+                check_manifest(context)
+                build_cutouts(context)
+            if only in (None, "inject"):
+                build_training(context)
+            if only in (None, "gates"):
+                check_gates(context)
+            if only in (None, "train"):
+                train(context)
+            if only is None:
+                record.update(state="complete", error=None, finished_utc=utc_now())
+            if only in (None, "report"):
+                write_report(layout)
+            if only is None:
+                layout.success.write_bytes(config.sha256().encode())
+    return layout
+
+
+def limited(config: RunConfig, limit_shards: int | None) -> RunConfig:
+    """The configuration under the name of a limited run, so that it cannot collide with the full one."""
+    if limit_shards is None:
+        return config
+    name = f"{config.run.name}-limit{limit_shards}"
+    return config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
+
+
+def open_record(layout: RunLayout, config: RunConfig, plan: Plan) -> RunRecord:
+    """The run's record, new or continued.
+
+    Raises:
+        PlanChangedError: the run exists with another plan.
+    """
+    if layout.record.exists():
+        record = RunRecord(layout, read_json(layout.record))
+        known = record.content["plan_sha256"]
+        if known != plan.sha256:
+            raise PlanChangedError(
+                f"{layout.root.url} was planned as {known[:12]}, this configuration and manifest make "
+                f"{plan.sha256[:12]}. Give the run another name, or restore the configuration in config.yaml there"
+            )
+        if record.content["config_sha256"] != config.sha256():
+            layout.success.remove()
+            record.update(config=config.model_dump(mode="json"), config_sha256=config.sha256(), state="running")
+            _write_config(layout, config)
+        return record
+    write_json(layout.plan, plan.document())
+    _write_config(layout, config)
+    content = {
+        "run": config.run.name,
+        "state": "running",
+        "created_utc": utc_now(),
+        "plan_sha256": plan.sha256,
+        "config_sha256": config.sha256(),
+        "config": config.model_dump(mode="json"),
+        "code": environment(),
+        "stages": {},
+        "error": None,
+    }
+    record = RunRecord(layout, content)
+    record.update()
+    return record
+
+
+def check_manifest(context: RunContext) -> None:
+    """Check every planned row once and record what the manifest holds."""
+    if "manifest" not in context.record.stages:
+        context.record.finish_stage("manifest", **check_rows(context.config, context.plan))
+
+
+def is_complete(layout: RunLayout, config: RunConfig, record: RunRecord) -> bool:
+    """True if this very configuration was run to the end and verified."""
+    return (
+        record.content["state"] == "complete"
+        and layout.success.exists()
+        and layout.success.read_bytes() == config.sha256().encode()
+    )
+
+
+def _write_config(layout: RunLayout, config: RunConfig) -> None:
+    layout.config.write_bytes(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())

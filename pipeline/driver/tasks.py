@@ -1,0 +1,204 @@
+"""What a Dask worker runs: one shard in, one receipt out. Reads and writes through storage only."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import CUTOUTS, HOST_COLUMNS, TRAINING
+from pipeline.contracts.errors import BrickCorruptError, BrickError
+from pipeline.driver.plan import read_rows
+from pipeline.kernels.random import task_keys
+from pipeline.stages.cutouts import judge, measure_stamps, place_stamps, reason_code, reason_counts
+from pipeline.stages.injection import Injector
+from pipeline.stages.pairs import make_pairs
+from pipeline.stages.sampling import Pilot
+from pipeline.storage.bricks import Brick, Key, Windows
+from pipeline.storage.cube import CubeShape, open_cube, write_shard
+from pipeline.storage.locations import Location, RunLayout
+from pipeline.storage.receipts import Receipt, write_receipt
+from pipeline.storage.tables import TablePiece
+
+_MAX_NOTES = 5
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything a worker needs to make one shard; small, because it travels with the task."""
+
+    config: RunConfig
+    layout: RunLayout
+    shape: CubeShape
+    shard: int
+    pieces: tuple[TablePiece, ...]
+    plan_sha256: str
+    code_version: str
+
+
+def make_cutouts_shard(task: ShardTask) -> Receipt:
+    """Cut the stamps of a shard out of their bricks and store them."""
+    started = time.monotonic()
+    rows = read_rows(task.config, list(task.pieces))
+    arrays = _blank(rows, task)
+    work = {"bricks": 0.0, "bytes_fetched": 0.0, "requests": 0.0}
+    notes: list[str] = []
+    bricknames = rows["brickname"].to_numpy()
+    for brickname in sorted(set(bricknames.tolist())):
+        index = np.flatnonzero(bricknames == brickname)
+        brick = _open_brick(task.config, brickname)
+        notes += _cut_brick(brick, rows, index, arrays, task.config)
+        work["bricks"] += 1
+        work["bytes_fetched"] += brick.bytes_fetched
+        work["requests"] += brick.requests
+    cutouts = xr.Dataset({variable.name: (variable.dims, arrays[variable.name]) for variable in CUTOUTS.variables})
+    cutouts = judge(cutouts, task.config.quality)
+    return _store(task, "cutouts", cutouts, cutouts["reject_reason"].to_numpy(), work, notes, started)
+
+
+def make_training_shard(task: ShardTask, pilot: Pilot | None) -> Receipt:
+    """Inject arcs into the stamps of a shard and store pairs."""
+    started = time.monotonic()
+    rows = read_rows(task.config, list(task.pieces))
+    cutouts = open_cube(task.layout.cube("cutouts")).read_shard(task.shard, [v.name for v in CUTOUTS.variables])
+    injector = Injector(task.config, pilot)
+    first_row = task.shape.rows(task.shard).start
+    pairs = make_pairs(cutouts, rows, first_row, task.config, injector)
+    work = {name: float(value) for name, value in vars(injector.work).items()}
+    return _store(task, "training", pairs, pairs["reject_reason"].to_numpy(), work, [], started)
+
+
+def draw_pilot(task: ShardTask, n_draws: int) -> list[float]:
+    """Target metric of prior draws spread over the usable, non-control rows of one shard."""
+    cutouts = open_cube(task.layout.cube("cutouts")).read_shard(task.shard, [v.name for v in CUTOUTS.variables])
+    candidates = np.flatnonzero((cutouts["usable"].to_numpy() == 1) & (cutouts["is_control"].to_numpy() == 0))
+    if not candidates.size:
+        return []
+    injector = Injector(task.config, None)
+    keys = task_keys(cutouts["task_id"].to_numpy().tolist())
+    per_host, extra = divmod(n_draws, candidates.size)
+    values: list[float] = []
+    for position, index in enumerate(candidates.tolist()):
+        count = per_host + (position < extra)
+        if count:
+            values += injector.pilot_snr(injector.host(cutouts, index, keys[index]), range(count))
+    return values
+
+
+def _blank(rows: xr.Dataset, task: ShardTask) -> dict[str, NDArray[Any]]:
+    sizes = {**task.shape.sizes, "sample": rows.sizes["sample"]}
+    carried = {variable.name for variable in HOST_COLUMNS} & set(map(str, rows.data_vars))
+    arrays: dict[str, NDArray[Any]] = {}
+    for variable in CUTOUTS.variables:
+        if variable.name in carried:
+            arrays[variable.name] = rows[variable.name].to_numpy()
+        else:
+            fill = 0 if variable.is_pixels else variable.fill_value
+            arrays[variable.name] = np.full([sizes[dim] for dim in variable.dims], fill, dtype=variable.dtype)
+    return arrays
+
+
+def _open_brick(config: RunConfig, brickname: str) -> Brick:
+    root = Location(config.survey.bricks, config.run.region, config.run.endpoint_url)
+    keys: list[Key] = [(kind, band) for kind in ("image", "invvar") for band in config.survey.bands]
+    keys.append(("maskbits", ""))
+    if config.injection.psf.psfsize_from == "map":
+        keys += [("psfsize", band) for band in config.survey.bands]
+    return Brick.open(root.filesystem, root.path, config.survey.layout, brickname, keys)
+
+
+def _cut_brick(
+    brick: Brick, rows: xr.Dataset, index: NDArray[np.intp], arrays: dict[str, NDArray[Any]], config: RunConfig
+) -> list[str]:
+    """Fill the rows `index` of the shard's arrays; return notes about files that could not be used."""
+    size, bands = config.survey.stamp_size_px, config.survey.bands
+    stamps = [(kind, band) for kind in ("image", "invvar") for band in bands]
+    broken = [brick.problems[key] for key in stamps if key in brick.problems]
+    if broken:
+        arrays["reject_reason"][index] = _brick_reason(broken[0])
+        return [str(broken[0])][:_MAX_NOTES]
+    x_px, y_px = brick.wcs.world_to_pixel_values(rows["ra_deg"].to_numpy()[index], rows["dec_deg"].to_numpy()[index])
+    place = place_stamps(np.asarray(x_px), np.asarray(y_px), size, brick.shape)
+    stamp_windows = Windows(place.x0, place.y0, size)
+    host_windows = Windows(place.x0 + size // 2, place.y0 + size // 2, 1)
+    readable = [key for key in (*stamps, ("maskbits", "")) if key not in brick.problems]
+    wanted: dict[Key, Windows] = dict.fromkeys(readable, stamp_windows)
+    if config.injection.psf.psfsize_from == "map":
+        wanted |= {("psfsize", band): host_windows for band in bands if ("psfsize", band) not in brick.problems}
+    read = brick.read(wanted)
+    broken = [brick.problems[key] for key in stamps if key in brick.problems]
+    if broken:
+        arrays["reject_reason"][index] = _brick_reason(broken[0])
+        return [str(broken[0])]
+    image = np.stack([read["image", band] for band in bands], axis=1)
+    invvar = np.stack([read["invvar", band] for band in bands], axis=1)
+    mask_readable = ("maskbits", "") in read
+    maskbits = read.get(("maskbits", ""), np.zeros((len(index), size, size), np.int32))
+    measured: Mapping[str, NDArray[Any]] = {
+        **measure_stamps(image, invvar, maskbits, mask_readable),
+        "image": image,
+        "invvar": invvar,
+        "maskbits": maskbits,
+        "brick_x_px": place.x_px,
+        "brick_y_px": place.y_px,
+        "centre_dx_px": place.x_px - (place.x0 + size // 2),
+        "centre_dy_px": place.y_px - (place.y0 + size // 2),
+        "in_bounds": place.in_bounds,
+        "cutout_ok": place.in_bounds,
+        "psfsize_arcsec": (
+            _mapped_psfsize(read, len(index), bands)
+            if config.injection.psf.psfsize_from == "map"
+            else rows["psfsize_manifest_arcsec"].to_numpy()[index]
+        ),
+    }
+    for name, values in measured.items():
+        arrays[name][index] = values
+    if not mask_readable:
+        arrays["reject_reason"][index] = reason_code("mask_unreadable")
+    return [str(problem) for problem in brick.problems.values()][:_MAX_NOTES]
+
+
+def _mapped_psfsize(read: Mapping[Key, NDArray[Any]], n_rows: int, bands: tuple[str, ...]) -> NDArray[np.float32]:
+    missing = np.full((n_rows, 1, 1), np.nan, np.float32)
+    return np.stack([read.get(("psfsize", band), missing)[:, 0, 0] for band in bands], axis=1)
+
+
+def _brick_reason(problem: BrickError) -> int:
+    return reason_code("brick_corrupt" if isinstance(problem, BrickCorruptError) else "brick_missing")
+
+
+_SCHEMAS = {"cutouts": CUTOUTS, "training": TRAINING}
+
+
+def _store(
+    task: ShardTask,
+    cube: str,
+    dataset: xr.Dataset,
+    reasons: NDArray[np.uint8],
+    work: Mapping[str, float],
+    notes: list[str],
+    started: float,
+) -> Receipt:
+    objects = write_shard(task.layout.cube(cube), _SCHEMAS[cube], task.shape, task.shard, dataset)
+    receipt = Receipt(
+        cube=cube,
+        shard=task.shard,
+        plan_sha256=task.plan_sha256,
+        code_version=task.code_version,
+        rows=dataset.sizes["sample"],
+        objects=objects,
+        counts=reason_counts(reasons),
+        work=dict(work),
+        notes=tuple(notes[:_MAX_NOTES]),
+        seconds=round(time.monotonic() - started, 3),
+        worker=platform.node(),
+    )
+    write_receipt(task.layout.receipts(cube), receipt)
+    return receipt

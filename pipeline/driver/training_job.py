@@ -1,0 +1,74 @@
+"""The training job: a process of its own that is waited for, and whose output is verified."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from pipeline.contracts.errors import ConfigError, PipelineError, VerificationError
+from pipeline.driver.cubes import RunContext
+from pipeline.storage.cube import open_cube
+from pipeline.storage.runs import read_json
+
+logger = logging.getLogger("pipeline.driver")
+
+OUTPUTS = ("checkpoint.pt", "history.json", "metrics.json", "scores.parquet", "_SUCCESS")
+
+
+def train(context: RunContext) -> None:
+    """Train and score on the published training cube; does nothing if that was done already.
+
+    Raises:
+        PipelineError: the trainer failed; carries its exit code.
+        VerificationError: the trainer ended well but left no complete output.
+    """
+    if not context.config.training.enabled:
+        return
+    identity = _identity(context)
+    folder = context.layout.training
+    if context.record.stages.get("train", {}).get("identity") == identity and folder.join("_SUCCESS").exists():
+        return
+    open_cube(context.layout.cube("training"))
+    folder.join("_SUCCESS").remove()
+    started = time.monotonic()
+    _run_trainer(context)
+    names = set(folder.names())
+    missing = [name for name in OUTPUTS if name not in names]
+    if missing:
+        raise VerificationError(f"{folder.url}: the trainer ended without {missing}")
+    metrics = read_json(folder.join("metrics.json"))
+    context.record.finish_stage(
+        "train", identity=identity, seconds=round(time.monotonic() - started, 2), metrics=_headline(metrics)
+    )
+
+
+def _run_trainer(context: RunContext) -> None:
+    config = context.config
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+        command = [sys.executable, "-m", "pipeline.training", "--config", str(path)]
+        command += ["--cube", context.layout.cube("training").url, "--out", context.layout.training.url]
+        try:
+            code = subprocess.run(command, timeout=config.training.timeout_s, check=False).returncode
+        except subprocess.TimeoutExpired as error:
+            raise PipelineError(f"the trainer did not finish within {config.training.timeout_s:g} s") from error
+    if code:
+        kinds: dict[int, type[PipelineError]] = {2: ConfigError, 3: VerificationError}
+        raise kinds.get(code, PipelineError)(f"the trainer failed with exit code {code}; its messages are above")
+
+
+def _headline(metrics: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
+
+
+def _identity(context: RunContext) -> str:
+    content = f"{context.plan.sha256} {context.config.sha256('training')}"
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,163 @@
+"""Draws: what one arc is made of, from the priors or from an EMR row as it stands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from pipeline.contracts.config import Prior, Priors
+from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
+from pipeline.kernels.priors import DISC, FIXED, LOGUNIFORM, NORMAL, PRIOR_COLUMNS, UNIFORM, draw_priors
+
+_KINDS = {"fixed": FIXED, "uniform": UNIFORM, "loguniform": LOGUNIFORM, "normal": NORMAL, "disc": DISC}
+_DRAWN = tuple(Priors.model_fields)
+_ANGLES = ("lens_phi_rad", "shear_phi_rad", "src_phi_rad", "beta_phi_rad", "jitter_phi_rad")
+_LN10_OVER_2P5 = math.log(10.0) / 2.5
+
+
+@dataclass(frozen=True)
+class ArcDraw:
+    """One lens and one source, as the renderer takes them.
+
+    Positions of the lens are relative to the stamp centre (pixel size // 2), of the source relative to
+    the lens; angles run from +x to +y of the pixel grid; `src_re_arcsec` is along the major axis.
+    """
+
+    theta_e_arcsec: float
+    lens_q: float
+    lens_phi_rad: float
+    shear_gamma1: float
+    shear_gamma2: float
+    lens_x_arcsec: float
+    lens_y_arcsec: float
+    src_x_arcsec: float
+    src_y_arcsec: float
+    src_re_arcsec: float
+    src_n: float
+    src_q: float
+    src_phi_rad: float
+    src_mag_r: float
+    src_gr: float
+    src_rz: float
+
+    def magnitude(self, band: str) -> float:
+        """Unlensed AB magnitude in g, r or z."""
+        offset = {"g": self.src_gr, "r": 0.0, "z": -self.src_rz}
+        return self.src_mag_r + offset[band]
+
+
+def prior_table(priors: Priors) -> NDArray[np.float64]:
+    """(parameter, 6) table for `draw_priors`: the configured priors, then the uniform angles."""
+    table = np.zeros((len(_DRAWN) + len(_ANGLES), PRIOR_COLUMNS))
+    for index, name in enumerate(_DRAWN):
+        prior: Prior = getattr(priors, name)
+        table[index] = (_KINDS[prior.kind], prior.low, prior.high, prior.mean, prior.sigma, prior.value)
+    for index, name in enumerate(_ANGLES, start=len(_DRAWN)):
+        half_turn = name in ("lens_phi_rad", "shear_phi_rad", "src_phi_rad")
+        table[index] = (UNIFORM, 0.0, math.pi if half_turn else 2 * math.pi, 0.0, 0.0, 0.0)
+    return table
+
+
+def draw_arc(
+    table: NDArray[np.float64],
+    run_seed: int,
+    task_key: np.uint64,
+    purpose: int,
+    attempt: int,
+    centre_px: tuple[float, float],
+) -> ArcDraw:
+    """One draw from the priors, keyed by (seed, task, purpose, attempt).
+
+    Args:
+        table: from `prior_table`.
+        centre_px: (centre_dx_px, centre_dy_px) of the host in its stamp.
+    """
+    values = np.empty(table.shape[0])
+    draw_priors(table, np.uint64(run_seed), task_key, np.uint64(purpose), np.uint64(attempt), values)
+    drawn = dict(zip((*_DRAWN, *_ANGLES), values.tolist(), strict=True))
+    offset = drawn["beta_over_theta_e"] * drawn["theta_e_arcsec"]
+    jitter, jitter_phi = drawn["lens_jitter_arcsec"], drawn["jitter_phi_rad"]
+    return ArcDraw(
+        theta_e_arcsec=drawn["theta_e_arcsec"],
+        lens_q=drawn["lens_q"],
+        lens_phi_rad=drawn["lens_phi_rad"],
+        shear_gamma1=drawn["shear"] * math.cos(2 * drawn["shear_phi_rad"]),
+        shear_gamma2=drawn["shear"] * math.sin(2 * drawn["shear_phi_rad"]),
+        lens_x_arcsec=centre_px[0] * PIXEL_SCALE_ARCSEC + jitter * math.cos(jitter_phi),
+        lens_y_arcsec=centre_px[1] * PIXEL_SCALE_ARCSEC + jitter * math.sin(jitter_phi),
+        src_x_arcsec=offset * math.cos(drawn["beta_phi_rad"]),
+        src_y_arcsec=offset * math.sin(drawn["beta_phi_rad"]),
+        src_re_arcsec=drawn["src_re_arcsec"],
+        src_n=drawn["src_n"],
+        src_q=drawn["src_q"],
+        src_phi_rad=drawn["src_phi_rad"],
+        src_mag_r=drawn["src_mag_r"],
+        src_gr=drawn["src_gr"],
+        src_rz=drawn["src_rz"],
+    )
+
+
+def frozen_arc(rows: xr.Dataset, index: int, centre_px: tuple[float, float]) -> ArcDraw:
+    """The arc of an EMR manifest row: its frozen numbers, the host's magnitude plus src_dmag, n = 1.
+
+    Ellipticities become axis ratios by q = (1 - e) / (1 + e).
+    """
+    row = {str(name): rows[name].to_numpy()[index] for name in rows.data_vars if rows[name].dims == ("sample",)}
+    shear = float(row["shear"])
+    shear_phi = float(row["shear_phi_rad"])
+    return ArcDraw(
+        theta_e_arcsec=float(row["theta_e_arcsec"]),
+        lens_q=_axis_ratio(float(row["lens_e"])),
+        lens_phi_rad=float(row["lens_phi_rad"]),
+        shear_gamma1=shear * math.cos(2 * shear_phi),
+        shear_gamma2=shear * math.sin(2 * shear_phi),
+        lens_x_arcsec=centre_px[0] * PIXEL_SCALE_ARCSEC,
+        lens_y_arcsec=centre_px[1] * PIXEL_SCALE_ARCSEC,
+        src_x_arcsec=float(row["src_x_arcsec"]),
+        src_y_arcsec=float(row["src_y_arcsec"]),
+        src_re_arcsec=float(row["src_reff_arcsec"]),
+        src_n=1.0,
+        src_q=_axis_ratio(float(row["src_e"])),
+        src_phi_rad=float(row["src_phi_rad"]),
+        src_mag_r=float(row["mag_r"]) + float(row["src_dmag"]),
+        src_gr=float(row["src_gr"]),
+        src_rz=float(row["src_rz"]),
+    )
+
+
+def mag_density(prior: Prior, mag: float) -> float:
+    """Density of the magnitude prior. [1/mag]
+
+    Raises:
+        ValueError: a kind that has no density in magnitude (`fixed`, `loguniform`, `disc`).
+    """
+    if not prior.low <= mag <= prior.high:
+        return 0.0
+    if prior.kind == "uniform":
+        return 1.0 / (prior.high - prior.low)
+    if prior.kind == "normal":
+        z_low, z_high = ((edge - prior.mean) / prior.sigma for edge in (prior.low, prior.high))
+        mass = norm.cdf(z_high) - norm.cdf(z_low)
+        return float(norm.pdf((mag - prior.mean) / prior.sigma) / (prior.sigma * mass))
+    raise ValueError(f"a {prior.kind!r} prior has no density in magnitude; use uniform or normal")
+
+
+def mag_density_max(prior: Prior) -> float:
+    """Largest value of `mag_density`. [1/mag]"""
+    if prior.kind == "normal":
+        return mag_density(prior, min(max(prior.mean, prior.low), prior.high))
+    return mag_density(prior, prior.low)
+
+
+def ln_flux_density(prior: Prior, mag: float) -> float:
+    """Density of ln(flux) under the magnitude prior, at a magnitude."""
+    return mag_density(prior, mag) / _LN10_OVER_2P5
+
+
+def _axis_ratio(ellipticity: float) -> float:
+    return (1.0 - ellipticity) / (1.0 + ellipticity)

@@ -1,0 +1,125 @@
+"""Pairs: one shard of the training cube from one shard of cutouts; every positive beside its control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import HOST_COLUMNS, ROLES, SNR_METRICS, TRAINING
+from pipeline.kernels.psf import psf_fwhm_arcsec
+from pipeline.kernels.random import task_keys
+from pipeline.stages.cutouts import reason_code
+from pipeline.stages.injection import Accepted, Injector, expose
+from pipeline.stages.splits import assign_splits
+
+UNUSED, PAIR, CONTROL = range(len(ROLES))
+_DRAW_COLUMNS = (
+    "theta_e_arcsec",
+    "lens_q",
+    "lens_phi_rad",
+    "shear_gamma1",
+    "shear_gamma2",
+    "lens_x_arcsec",
+    "lens_y_arcsec",
+    "src_x_arcsec",
+    "src_y_arcsec",
+    "src_re_arcsec",
+    "src_n",
+    "src_q",
+    "src_phi_rad",
+)
+
+
+def make_pairs(
+    cutouts: xr.Dataset, rows: xr.Dataset, first_row: int, config: RunConfig, injector: Injector
+) -> xr.Dataset:
+    """Fill one shard of the training cube.
+
+    A row that cannot be used keeps NaN pixels, role "unused" and its reason. A control row keeps its
+    host pixels in both stamps. Nothing depends on other rows, other shards or the order of work.
+
+    Args:
+        cutouts: the cutouts cube's variables of the shard's rows.
+        rows: the manifest rows of the shard (`contracts.manifest.ROWS`).
+        first_row: number of the shard's first row in the manifest; numbers the pairs.
+        injector: draws and renders; its counters are advanced.
+    """
+    out = _empty(cutouts, config)
+    keys = task_keys(cutouts["task_id"].to_numpy().tolist())
+    usable = cutouts["usable"].to_numpy()
+    is_control = cutouts["is_control"].to_numpy()
+    image = cutouts["image"].to_numpy()
+    out["pair_id"][:] = first_row + np.arange(len(usable))
+    out["split"][:], out["split_healpix"][:] = assign_splits(
+        cutouts["ra_deg"].to_numpy(), cutouts["dec_deg"].to_numpy(), config.run.seed, config.splits
+    )
+    psf = config.injection.psf
+    out["psf_fwhm_arcsec"][:] = psf_fwhm_arcsec(cutouts["psfsize_arcsec"].to_numpy(), psf.profile, psf.moffat_beta)
+    for index in range(len(usable)):
+        if not usable[index]:
+            out["reject_reason"][index] = cutouts["reject_reason"].to_numpy()[index]
+            continue
+        if is_control[index]:
+            _keep_control(out, index, image[index])
+            continue
+        host = injector.host(cutouts, index, keys[index])
+        frozen = config.injection.mode == "frozen"
+        accepted = injector.freeze(rows, index, host) if frozen else injector.accept(host)
+        if isinstance(accepted, str):
+            out["reject_reason"][index] = reason_code(accepted)
+            out["attempts"][index] = config.sampling.max_attempts
+            continue
+        exposed = expose(injector, host, accepted)
+        snr = injector.snr(host, exposed["arc"][injector.metric_band])
+        _keep_pair(out, index, image[index], accepted, exposed, snr)
+    return xr.Dataset({variable.name: (variable.dims, out[variable.name]) for variable in TRAINING.variables})
+
+
+def _empty(cutouts: xr.Dataset, config: RunConfig) -> dict[str, NDArray[np.generic]]:
+    size = config.survey.stamp_size_px
+    sizes = {"sample": cutouts.sizes["sample"], "band": len(config.survey.bands), "y": size, "x": size}
+    copied = {variable.name for variable in HOST_COLUMNS}
+    out: dict[str, NDArray[np.generic]] = {}
+    for variable in TRAINING.variables:
+        if variable.name in copied:
+            out[variable.name] = cutouts[variable.name].to_numpy()
+        else:
+            shape = tuple(sizes[dim] for dim in variable.dims)
+            out[variable.name] = np.full(shape, variable.fill_value, dtype=variable.dtype)
+    return out
+
+
+def _keep_control(out: dict[str, NDArray[np.generic]], index: int, image: NDArray[np.float32]) -> None:
+    out["injected"][index] = image
+    out["control"][index] = image
+    out["role"][index] = CONTROL
+    for name in ("theta_e_arcsec", "src_flux_nmgy", "arc_flux_nmgy"):
+        out[name][index] = 0.0
+
+
+def _keep_pair(
+    out: dict[str, NDArray[np.generic]],
+    index: int,
+    image: NDArray[np.float32],
+    accepted: Accepted,
+    exposed: Mapping[str, NDArray[np.float64] | NDArray[np.float32]],
+    snr: tuple[float, float, float, float],
+) -> None:
+    arc = exposed["arc"]
+    out["injected"][index] = image + arc
+    out["control"][index] = image
+    out["role"][index] = PAIR
+    for name in _DRAW_COLUMNS:
+        out[name][index] = getattr(accepted.draw, name)
+    out["src_mag"][index] = exposed["src_mag"]
+    out["src_flux_nmgy"][index] = exposed["src_flux_nmgy"]
+    out["arc_flux_nmgy"][index] = arc.sum(axis=(1, 2), dtype=np.float64)
+    for name, value in zip(SNR_METRICS, snr, strict=True):
+        out[name][index] = value
+    out["snr_target"][index] = accepted.snr_target
+    out["attempts"][index] = accepted.attempts
+    out["weight_prior"][index] = accepted.weight_prior

@@ -1,0 +1,231 @@
+"""Cubes: Zarr v3 with whole-shard writes, published last.
+
+A cube is a folder with `cube.zarr` and, once every shard was verified, `_SUCCESS`. Until then
+`cube.zarr` has no root metadata, so no reader can mistake it for finished. Pixels are sharded
+arrays without compression and with crc32c per inner chunk; columns have one chunk per shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.core.common import JSON
+from zarr.errors import ZarrUserWarning
+
+from pipeline.contracts.errors import ContractError, StorageError, VerificationError
+from pipeline.contracts.schema import SAMPLE_DIM, CubeSchema, Variable, validate
+from pipeline.storage.locations import STORAGE_FAILURES, Location, storage_errors
+
+HIERARCHY = "cube.zarr"
+MARKER = "_SUCCESS"
+
+
+@dataclass(frozen=True)
+class CubeShape:
+    """Lengths of a cube's dimensions and of its shards.
+
+    Attributes:
+        sizes: length of every dimension; `sample` is the number of rows.
+        shard_samples: rows of a shard; the last shard may hold fewer.
+        inner_chunk: rows of an inner chunk of the pixel arrays; divides `shard_samples`.
+    """
+
+    sizes: Mapping[str, int]
+    shard_samples: int
+    inner_chunk: int
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards that cover all rows."""
+        return -(-self.sizes[SAMPLE_DIM] // self.shard_samples)
+
+    def rows(self, shard: int) -> slice:
+        """The rows of one shard."""
+        start = shard * self.shard_samples
+        return slice(start, min(start + self.shard_samples, self.sizes[SAMPLE_DIM]))
+
+
+def create_cube(location: Location, schema: CubeSchema, shape: CubeShape) -> None:
+    """Write the metadata of every array; repeating it changes nothing. Root metadata stays away."""
+    folder = location.join(HIERARCHY)
+    store = folder.zarr_store()
+    existing = set(folder.names())
+    with cube_errors(f"create cube {location.url}"):
+        for variable in schema.variables:
+            if variable.name not in existing or not folder.join(variable.name, "zarr.json").exists():
+                _create_array(store, variable, shape)
+    if not is_published(location):
+        folder.join("zarr.json").remove()
+
+
+def write_shard(
+    location: Location, schema: CubeSchema, shape: CubeShape, shard: int, dataset: xr.Dataset
+) -> dict[str, dict[str, int | str]]:
+    """Validate and write one whole shard, read its objects back, and return what is in the store.
+
+    Args:
+        dataset: every variable of the schema, `sample` equal to the rows of the shard.
+
+    Returns:
+        Object name relative to the cube -> {"bytes": size, "sha256": digest of the stored bytes}.
+
+    Raises:
+        ContractError: the dataset breaks the schema.
+        StorageError: a write or the reading back failed.
+        VerificationError: the store gives back other values than were written.
+    """
+    rows = shape.rows(shard)
+    validate(dataset, schema, {**shape.sizes, SAMPLE_DIM: rows.stop - rows.start})
+    store = location.join(HIERARCHY).zarr_store()
+    objects: dict[str, dict[str, int | str]] = {}
+    with cube_errors(f"write shard {shard} of {location.url}"), zarr.config.set({"array.write_empty_chunks": True}):
+        for variable in schema.variables:
+            array = zarr.open_array(store, path=variable.name, mode="r+")
+            values = dataset[variable.name].to_numpy()
+            array[rows] = values
+            if not _same(np.asarray(array[rows]), values):
+                raise VerificationError(f"{location.url} shard {shard}: {variable.name} reads back differently")
+            name = object_name(variable, shard)
+            data = location.join(name).read_bytes()
+            objects[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return objects
+
+
+def publish_cube(location: Location, attributes: Mapping[str, Any]) -> None:
+    """Write the root metadata, consolidate, and only then the marker. All shards must be verified."""
+    store = location.join(HIERARCHY).zarr_store()
+    with cube_errors(f"publish {location.url}"):
+        zarr.open_group(store, mode="a").update_attributes(dict(attributes))
+        zarr.consolidate_metadata(store)
+    location.join(MARKER).write_bytes(b"")
+
+
+def is_published(location: Location) -> bool:
+    """True if the cube has its marker."""
+    return location.join(MARKER).exists()
+
+
+class PublishedCube:
+    """A finished cube, for reading.
+
+    Attributes:
+        attrs: root attributes: schema, plan and configuration hashes, code version, bands.
+        n_samples: rows.
+        shard_samples: rows of a shard.
+        n_shards: number of shards.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._store = location.join(HIERARCHY).zarr_store()
+        with cube_errors(f"open {location.url}"):
+            group = zarr.open_group(self._store, mode="r", use_consolidated=True)
+            self._arrays = dict(group.arrays())
+            self.attrs: dict[str, Any] = dict(group.attrs)
+        self.n_samples = int(self.attrs["n_samples"])
+        self.shard_samples = int(self.attrs["shard_samples"])
+        self.n_shards = -(-self.n_samples // self.shard_samples)
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """First row of a shard and the row after its last."""
+        start = shard * self.shard_samples
+        return start, min(start + self.shard_samples, self.n_samples)
+
+    def columns(self, names: Sequence[str]) -> xr.Dataset:
+        """Whole columns, in memory."""
+        return self._read(names, slice(0, self.n_samples))
+
+    def read_shard(self, shard: int, names: Sequence[str]) -> xr.Dataset:
+        """Variables of the rows of one shard, in memory; corrupt bytes raise StorageError (crc32c)."""
+        return self._read(names, slice(*self.shard_range(shard)))
+
+    def column_names(self) -> list[str]:
+        """Names of the variables that are not stamps."""
+        return [name for name, array in self._arrays.items() if array.ndim <= 2]
+
+    def _read(self, names: Sequence[str], rows: slice) -> xr.Dataset:
+        variables = {}
+        with cube_errors(f"read {self.location.url}"):
+            for name in names:
+                if name not in self._arrays:
+                    raise ContractError(f"{self.location.url} has no variable {name!r}")
+                array = self._arrays[name]
+                variables[name] = (_dims(array), np.asarray(array[rows]), dict(array.attrs))
+        return xr.Dataset(variables)
+
+
+def open_cube(location: Location) -> PublishedCube:
+    """Open a published cube; ContractError if its marker is missing."""
+    if not is_published(location):
+        raise ContractError(f"{location.url} is not a published cube: expected the marker {MARKER}")
+    return PublishedCube(location)
+
+
+def object_name(variable: Variable, shard: int) -> str:
+    """Path of a variable's object of one shard, relative to the cube."""
+    return "/".join((HIERARCHY, variable.name, "c", str(shard), *("0" for _ in variable.dims[1:])))
+
+
+def cube_attributes(schema: CubeSchema, shape: CubeShape, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Root attributes of a cube."""
+    return {
+        "title": f"darkhaloscope {schema.name} cube",
+        "schema": schema.name,
+        "schema_version": schema.version,
+        "n_samples": shape.sizes[SAMPLE_DIM],
+        "shard_samples": shape.shard_samples,
+        **json.loads(json.dumps(dict(provenance))),
+    }
+
+
+@contextmanager
+def cube_errors(action: str) -> Iterator[None]:
+    """Storage failures as StorageError; zarr reports a failed checksum as ValueError."""
+    with storage_errors(action), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        try:
+            yield
+        except STORAGE_FAILURES:
+            raise
+        except ValueError as error:
+            raise StorageError(f"cannot {action}: {error}") from error
+
+
+def _create_array(store: Any, variable: Variable, shape: CubeShape) -> None:
+    lengths = tuple(shape.sizes[dim] for dim in variable.dims)
+    rest = lengths[1:]
+    zarr.create_array(
+        store,
+        name=variable.name,
+        shape=lengths,
+        dtype=str if variable.dtype == "str" else variable.dtype,
+        chunks=(shape.inner_chunk if variable.is_pixels else shape.shard_samples, *rest),
+        shards=(shape.shard_samples, *rest) if variable.is_pixels else None,
+        compressors=[Crc32cCodec()],
+        fill_value=variable.fill_value,
+        dimension_names=variable.dims,
+        attributes=cast("dict[str, JSON]", variable.attributes()),
+    )
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
+    names = getattr(array.metadata, "dimension_names", None)
+    if not names:
+        raise ContractError(f"array {array.name!r} names no dimensions")
+    return tuple(str(name) for name in names)
+
+
+def _same(read: np.ndarray, written: np.ndarray) -> bool:
+    if written.dtype.kind == "f":
+        return np.array_equal(read, written, equal_nan=True)
+    return bool(read.tolist() == written.tolist())
