@@ -27,7 +27,7 @@ from pipeline.driver.run import STAGES, run
 from pipeline.driver.synthetic_survey import write_survey
 from pipeline.logs import configure_logging
 from pipeline.report.page import write_report
-from pipeline.stages.synthetic_sky import SyntheticSky
+from pipeline.stages.synthetic_sources import SyntheticSky
 from pipeline.storage.locations import Location
 
 app = typer.Typer(
@@ -98,7 +98,7 @@ def report_command(run_url: RunUrl, region: Region = None, endpoint_url: Endpoin
 
 @app.command("inspect")
 def inspect_command(
-    cube: Annotated[str, typer.Argument(metavar="CUBE", help="folder of a cube, such as runs/demo/training")],
+    cube: Annotated[str, typer.Argument(metavar="CUBE", help="folder of a cube, such as runs/demo/cubes/training")],
     region: Region = None,
     endpoint_url: Endpoint = None,
 ) -> None:

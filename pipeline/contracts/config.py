@@ -217,6 +217,12 @@ class PreprocessSection(Section):
     annulus_px: tuple[Positive, Positive] = (20.0, 32.0)
     clip: Positive = 10.0
 
+    @model_validator(mode="after")
+    def _annulus_is_ordered(self) -> PreprocessSection:
+        if self.annulus_px[0] >= self.annulus_px[1]:
+            raise ValueError(f"annulus_px needs inner < outer, got {self.annulus_px}")
+        return self
+
 
 class TrainingSection(Section):
     """The trainer. `centre_mask_px` hides the core of both classes with probability `centre_mask_prob`."""

@@ -69,13 +69,14 @@ def _explain(item: Any) -> str:
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = RunConfig
+    targets: dict[str, type[BaseModel]] = {"bins": BinsTarget, "loguniform": LogUniformTarget}
     for part in path:
         field = model.model_fields.get(str(part))
         if field is not None:
             found = _models_in(field.annotation)
             model = found[0] if found else model
         else:
-            model = {"bins": BinsTarget, "loguniform": LogUniformTarget}.get(str(part), model)
+            model = targets.get(str(part), model)
     return list(model.model_fields)
 
 
@@ -83,5 +84,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [model for arg in get_args(annotation) for model in _models_in(arg)]
-
-

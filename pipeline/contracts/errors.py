@@ -1,16 +1,16 @@
 """The exception tree; the exit code of `dhs` is that of the exception that ended it.
 
-    PipelineError
-    |-- ConfigError            2   the configuration cannot mean what it says; never retried
-    |-- ContractError          2   data does not satisfy its schema; never retried
-    |   `-- PlanChangedError   2   another plan already lives under this run name
-    |-- VerificationError      3   output was read back and is not what the receipts say
-    |   `-- GateError          3   a gate failed, errored or had too few samples
-    |-- StorageError          75   a read or write failed for reasons outside the data; retriable
-    |-- ClusterError          75   workers or scheduler were lost; retriable
-    `-- BrickError                 one brick cannot be used; becomes a recorded reject reason
-        |-- BrickMissingError      a file of the brick does not exist
-        `-- BrickCorruptError      a file of the brick exists and cannot be decoded
+PipelineError
+|-- ConfigError            2   the configuration cannot mean what it says; never retried
+|-- ContractError          2   data does not satisfy its schema; never retried
+|   `-- PlanChangedError   2   another plan already lives under this run name
+|-- VerificationError      3   output was read back and is not what the receipts say
+|   `-- GateError          3   a gate failed, errored or had too few samples
+|-- StorageError          75   a read or write failed for reasons outside the data; retriable
+|-- ClusterError          75   workers or scheduler were lost; retriable
+`-- BrickError                 one brick cannot be used; becomes a recorded reject reason
+    |-- BrickMissingError      a file of the brick does not exist
+    `-- BrickCorruptError      a file of the brick exists and cannot be decoded
 """
 
 from __future__ import annotations

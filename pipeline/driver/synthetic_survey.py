@@ -9,7 +9,8 @@ from multiprocessing import get_context
 import pandas as pd
 
 from pipeline.contracts.errors import ContractError
-from pipeline.stages.synthetic_sky import SyntheticSky, make_brick, make_parent_rows
+from pipeline.stages.synthetic_sky import make_brick, make_parent_rows
+from pipeline.stages.synthetic_sources import SyntheticSky
 from pipeline.storage.brick_writer import write_brick
 from pipeline.storage.locations import Location
 from pipeline.storage.runs import read_json, write_json

@@ -23,6 +23,9 @@ from pipeline.contracts.errors import ConfigError, StorageError
 
 STORAGE_FAILURES = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 
+# A batch of tile ranges is some hundred requests; botocore's default of 10 connections would queue them.
+_S3_CONNECTIONS = 64
+
 
 @dataclass(frozen=True)
 class Location:
@@ -114,7 +117,11 @@ class Location:
         client = {"region_name": self.region}
         if self.endpoint_url:
             client["endpoint_url"] = self.endpoint_url
-        return {"client_kwargs": client, "use_listings_cache": False}
+        return {
+            "client_kwargs": client,
+            "use_listings_cache": False,
+            "config_kwargs": {"max_pool_connections": _S3_CONNECTIONS},
+        }
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,7 @@ class RunLayout:
 
     def cube(self, name: str) -> Location:
         """Folder of a cube: its marker and the Zarr hierarchy `cube.zarr`."""
-        return self.root.join(name)
+        return self.root.join("cubes", name)
 
     def receipts(self, name: str) -> Location:
         """Folder of the receipts of a cube's shards."""

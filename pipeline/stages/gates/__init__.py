@@ -1,0 +1,1 @@
+"""Gates: what a training cube must satisfy before anything is trained on it."""

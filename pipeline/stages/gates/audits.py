@@ -1,0 +1,155 @@
+"""Audits: facts about a training cube that hold exactly or not at all, and the split shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline.contracts.datasets import SNR_METRICS, SPLITS
+from pipeline.stages.gates.result import GateInput, Measurement, has_role
+from pipeline.stages.splits import split_proportions
+
+_ROWS_PER_BLOCK = 512
+_PAIR_COLUMNS_FINITE = ("weight_prior", *SNR_METRICS)
+_TRAINED_SPLITS = ("train", "val", "test")
+
+
+def audit_bandset(sample: GateInput) -> Measurement:
+    """The cube's bands are the configured ones in order, and every used row has a seeing in each.
+
+    The value is the number of used rows without a finite, positive psfsize in some band.
+    """
+    wanted = sample.config.survey.bands
+    found = sample.bands_found
+    psfsize = sample.columns["psfsize_arcsec"].to_numpy()
+    lengths = {"psfsize_arcsec": psfsize.shape[1], "injected": sample.stamps["injected"].shape[1]}
+    without_seeing = ~(np.isfinite(psfsize) & (psfsize > 0)).all(axis=1)
+    bad = {role: int((without_seeing & has_role(sample.columns, role)).sum()) for role in ("pair", "control")}
+    wrong_lengths = {name: length for name, length in lengths.items() if length != len(wanted)}
+    n_bad = sum(bad.values())
+    problems = []
+    if found != wanted:
+        problems.append(f"bands: expected {list(wanted)}, got {list(found)}")
+    if wrong_lengths:
+        problems.append(f"length of the band axis: expected {len(wanted)}, got {wrong_lengths}")
+    if n_bad:
+        problems.append(f"rows without seeing in every band: {bad}")
+    return Measurement(
+        passed=not problems,
+        value=float(n_bad),
+        bound=f"bands {list(wanted)} in order; 0 used rows without psfsize",
+        detail={"bands_found": list(found), "rows_without_psfsize": bad, "band_axis": lengths},
+        message="; ".join(problems) or f"bands are {list(found)} and every used row has its seeing",
+    )
+
+
+def audit_pixels(sample: GateInput) -> Measurement:
+    """No stamp has a NaN, an infinity or a constant band; no pair row a non-finite weight or SNR.
+
+    The members of a pair must differ, those of a control row must not: a cube without arcs would pass
+    every gate on shortcuts. The value is the number of offending stamps and rows.
+    """
+    counts = {
+        "injected_not_finite": 0,
+        "injected_constant_band": 0,
+        "control_not_finite": 0,
+        "control_constant_band": 0,
+    }
+    used = has_role(sample.stamps, "pair", "control")
+    for name in ("injected", "control"):
+        for pixels in _pixel_blocks(sample.stamps, name, used):
+            lowest, highest = pixels.min(axis=(2, 3)), pixels.max(axis=(2, 3))
+            finite = np.isfinite(lowest) & np.isfinite(highest)
+            counts[f"{name}_not_finite"] += int((~finite.all(axis=1)).sum())
+            counts[f"{name}_constant_band"] += int((finite & (lowest == highest)).any(axis=1).sum())
+    differs = np.concatenate(
+        [
+            (injected != control).any(axis=(1, 2, 3))
+            for injected, control in zip(
+                _pixel_blocks(sample.stamps, "injected", used),
+                _pixel_blocks(sample.stamps, "control", used),
+                strict=True,
+            )
+        ]
+    )
+    stamp_is_pair = has_role(sample.stamps, "pair")[used]
+    counts["pair_without_arc"] = int((stamp_is_pair & ~differs).sum())
+    counts["control_with_arc"] = int((~stamp_is_pair & differs).sum())
+    is_pair = has_role(sample.columns, "pair")
+    for column in _PAIR_COLUMNS_FINITE:
+        values = sample.columns[column].to_numpy()[is_pair]
+        counts[f"{column}_not_finite"] = int((~np.isfinite(values)).sum())
+    offending = {name: count for name, count in counts.items() if count}
+    n_stamps = int(used.sum())
+    return Measurement(
+        passed=not offending,
+        value=float(sum(offending.values())),
+        bound="0 offending stamps and rows",
+        detail={**counts, "stamp_rows": n_stamps, "pair_rows": int(is_pair.sum())},
+        message=f"offending: {offending}" if offending else f"{n_stamps} stamp rows are finite and vary in every band",
+    )
+
+
+def audit_splits(sample: GateInput) -> Measurement:
+    """Pair rows outside the guard have the requested shares; no host and no sky cell is in two splits.
+
+    The value is the largest absolute difference between an achieved and a requested share. Each split
+    with a request above 0 needs `min_per_class // 10` pairs, at least 10.
+    """
+    section = sample.config.splits
+    requested = {"train": section.train, "val": section.val, "test": section.test}
+    split = sample.columns["split"].to_numpy()
+    outside_guard = split != SPLITS.index("guard")
+    is_pair = has_role(sample.columns, "pair")
+    pairs = {name: int((is_pair & (split == SPLITS.index(name))).sum()) for name in _TRAINED_SPLITS}
+    n_guard = int((is_pair & ~outside_guard).sum())
+    used = outside_guard & has_role(sample.columns, "pair", "control")
+    leaked_hosts = _keys_in_two_splits(sample.columns["host_id"].to_numpy()[used], split[used])
+    leaked_cells = _keys_in_two_splits(sample.columns["split_healpix"].to_numpy()[used], split[used])
+    minimum = max(10, sample.config.gates.min_per_class // 10)
+    small = {name: n for name, n in pairs.items() if requested[name] > 0 and n < minimum}
+
+    if sum(pairs.values()) == 0:
+        raise ValueError(f"all {n_guard} pairs lie in the guard, so there are no split shares")
+    achieved = split_proportions(split[is_pair])
+    difference = max(abs(achieved[name] - requested[name]) for name in _TRAINED_SPLITS)
+    problems = []
+    if difference > section.tolerance:
+        shares = ", ".join(f"{name} {achieved[name]:.4f} for {requested[name]:.4f}" for name in _TRAINED_SPLITS)
+        problems.append(f"shares are off by {difference:.4f}: {shares}")
+    if small:
+        problems.append(f"fewer than {minimum} pairs in {small}")
+    if leaked_hosts or leaked_cells:
+        problems.append(f"in two splits: {leaked_hosts} hosts, {leaked_cells} sky cells")
+    return Measurement(
+        passed=not problems,
+        value=difference,
+        bound=f"|share - request| <= {section.tolerance}; >= {minimum} pairs per split; no host or cell in two splits",
+        detail={
+            "requested": requested,
+            "achieved": achieved,
+            "pairs": {**pairs, "guard": n_guard},
+            "hosts_in_two_splits": leaked_hosts,
+            "cells_in_two_splits": leaked_cells,
+        },
+        message="; ".join(problems) or f"shares are within {difference:.4f} of the request and no host leaks",
+    )
+
+
+def _pixel_blocks(stamps: xr.Dataset, name: str, used: NDArray[np.bool_]) -> Iterator[NDArray[np.float32]]:
+    """Blocks (row, band, y, x) of the used rows of one stamp variable."""
+    pixels = stamps[name].to_numpy()
+    for start in range(0, pixels.shape[0], _ROWS_PER_BLOCK):
+        rows = slice(start, start + _ROWS_PER_BLOCK)
+        yield pixels[rows][used[rows]]
+
+
+def _keys_in_two_splits(keys: NDArray[np.int64], split: NDArray[np.uint8]) -> int:
+    """Number of distinct keys that occur with more than one split."""
+    order = np.lexsort((split, keys))
+    keys, split = keys[order], split[order]
+    changes = (keys[1:] == keys[:-1]) & (split[1:] != split[:-1])
+    return int(np.unique(keys[1:][changes]).size)

@@ -1,0 +1,160 @@
+"""What a gate is given, what it measures, and the verdict the run record keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import ROLES
+
+
+@dataclass(frozen=True)
+class GateInput:
+    """What every gate sees.
+
+    Attributes:
+        columns: the (sample,) and (sample, band) variables of the training cube, all rows.
+        stamps: those variables and `injected`, `control` for a subset of the rows of role pair or control.
+        config: the run's configuration; thresholds are in `config.gates`.
+        bands_found: the bands the cube says it holds, in storage order.
+    """
+
+    columns: xr.Dataset
+    stamps: xr.Dataset
+    config: RunConfig
+    bands_found: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a gate found where it had enough samples.
+
+    Attributes:
+        passed: whether the statistic lies within its bound.
+        value: the statistic; None only if the gate needs none.
+        bound: the bound in words, with its numbers.
+        detail: everything else worth keeping; numpy values allowed.
+        message: one sentence a person can act on.
+    """
+
+    passed: bool
+    value: float | None
+    bound: str
+    detail: dict[str, Any]
+    message: str
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The verdict of one gate.
+
+    Attributes:
+        passed: False for a failed bound, an error, one class, too few samples, or a NaN statistic.
+        waived: the reason given in the configuration, or None; a waived gate keeps its verdict.
+        value: the statistic; None if it could not be computed or none is needed.
+        n_positive: samples of the positive class, n_control: of what it is compared with.
+        detail: JSON-able; what is not finite is None.
+    """
+
+    name: str
+    passed: bool
+    waived: str | None
+    value: float | None
+    bound: str
+    n_positive: int
+    n_control: int
+    detail: dict[str, Any]
+    message: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate: how to count its classes and how to measure.
+
+    Attributes:
+        count: number of (positive, control) samples.
+        measure: called only if both classes have at least `config.gates.min_per_class` samples.
+        not_applicable: the reason why a configuration has nothing to measure; empty if it has.
+    """
+
+    name: str
+    count: Callable[[GateInput], tuple[int, int]]
+    measure: Callable[[GateInput], Measurement]
+    not_applicable: Callable[[RunConfig], str] | None = None
+
+
+def has_role(dataset: xr.Dataset, *roles: str) -> NDArray[np.bool_]:
+    """(sample,) True where the row's role is one of the named ones.
+
+    Raises:
+        KeyError: the dataset has no `role`.
+        ValueError: a name is not a role.
+    """
+    unknown = set(roles) - set(ROLES)
+    if unknown:
+        raise ValueError(f"expected roles among {ROLES}, got {sorted(unknown)}")
+    return np.isin(dataset["role"].to_numpy(), [ROLES.index(role) for role in roles])
+
+
+def count_rows(sample: GateInput) -> tuple[int, int]:
+    """Injected stamps and control stamps of the whole cube."""
+    return _count_classes(sample.columns)
+
+
+def count_stamps(sample: GateInput) -> tuple[int, int]:
+    """Injected stamps and control stamps among the sampled stamps."""
+    return _count_classes(sample.stamps)
+
+
+def gate_generator(seed: int, name: str) -> np.random.Generator:
+    """Random numbers of one gate: Philox keyed by run seed and gate name."""
+    digest = hashlib.blake2b(name.encode(), digest_size=16, key=seed.to_bytes(8, "little")).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def json_value(value: object) -> Any:
+    """The value as JSON types: numpy scalars and arrays unwrapped, what is not finite as None.
+
+    Raises:
+        ValueError: a type that has no JSON form.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return json_value(value.tolist())
+    if isinstance(value, np.generic):
+        return json_value(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Sequence):
+        return [json_value(item) for item in value]
+    raise ValueError(f"{type(value).__name__} has no JSON form")
+
+
+def cohen_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Difference of means over the pooled standard deviation; 0 for equal, inf for different constants.
+
+    Args:
+        first: (n,) n >= 2, finite.
+        second: (m,) m >= 2, finite.
+    """
+    if np.ptp(first) == 0.0 and np.ptp(second) == 0.0:
+        return 0.0 if first[0] == second[0] else float(np.copysign(np.inf, first[0] - second[0]))
+    n, m = first.size, second.size
+    variance = ((n - 1) * np.var(first, ddof=1) + (m - 1) * np.var(second, ddof=1)) / (n + m - 2)
+    return float((np.mean(first) - np.mean(second)) / np.sqrt(variance))
+
+
+def _count_classes(dataset: xr.Dataset) -> tuple[int, int]:
+    """Pair rows hold one stamp of each class, control rows one control stamp."""
+    n_pair = int(has_role(dataset, "pair").sum())
+    return n_pair, n_pair + int(has_role(dataset, "control").sum())

@@ -1,0 +1,138 @@
+"""The suite: runs every gate, fails closed, applies waivers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import xarray as xr
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.errors import ConfigError
+from pipeline.stages.gates.audits import audit_bandset, audit_pixels, audit_splits
+from pipeline.stages.gates.distributions import compare_quality, compare_snr_target, count_hosts, no_snr_target
+from pipeline.stages.gates.result import Gate, GateInput, GateResult, count_rows, count_stamps, json_value
+from pipeline.stages.gates.shortcuts import classify_core, compare_core_brightness, count_pairs
+
+GATES = (
+    Gate("bandset_audit", count_rows, audit_bandset),
+    Gate("finite_pixels", count_stamps, audit_pixels),
+    Gate("quality_distributions", count_hosts, compare_quality),
+    Gate("snr_target", count_rows, compare_snr_target, no_snr_target),
+    Gate("split_proportions", count_rows, audit_splits),
+    Gate("core_brightness_ratio", count_pairs, compare_core_brightness),
+    Gate("core_only_auc", count_stamps, classify_core),
+)
+GATE_NAMES = tuple(gate.name for gate in GATES)
+
+# What numpy, xarray, scipy and scikit-learn raise for data of the wrong shape, type or value.
+_DATA_ERRORS = (ValueError, KeyError, ArithmeticError, IndexError)
+
+
+def check_waivers(config: RunConfig) -> None:
+    """Refuse a waiver of a gate that does not exist.
+
+    Raises:
+        ConfigError: a key of `gates.waive` is not in GATE_NAMES.
+    """
+    unknown = sorted(set(config.gates.waive) - set(GATE_NAMES))
+    if unknown:
+        raise ConfigError(f"gates.waive: expected names among {', '.join(GATE_NAMES)}; got {', '.join(unknown)}")
+
+
+def run_gates(
+    columns: xr.Dataset, stamps: xr.Dataset, config: RunConfig, bands_found: Sequence[str]
+) -> list[GateResult]:
+    """Verdict of every gate, in the order of GATE_NAMES.
+
+    A gate fails closed: data it cannot work with, one class, fewer than `gates.min_per_class` samples
+    of a class and a statistic that is not a number all fail it, with a message that says which. A
+    waived gate is computed and keeps its verdict and value.
+
+    Args:
+        columns: the (sample,) and (sample, band) variables of the training cube, all rows.
+        stamps: those variables plus `injected` and `control`, (sample, band, y, x) in nmgy, of a subset
+            of the rows whose role is pair or control.
+        config: thresholds, waivers, target, splits and seed.
+        bands_found: the bands the cube says it holds, in storage order.
+
+    Raises:
+        ConfigError: a waiver names no gate.
+    """
+    check_waivers(config)
+    sample = GateInput(columns, stamps, config, tuple(bands_found))
+    return [run_gate(gate, sample) for gate in GATES]
+
+
+def run_gate(gate: Gate, sample: GateInput) -> GateResult:
+    """Verdict of one gate, failing closed as `run_gates` says."""
+    reason = gate.not_applicable(sample.config) if gate.not_applicable is not None else ""
+    try:
+        n_positive, n_control = gate.count(sample)
+    except _DATA_ERRORS as error:
+        return _verdict(gate, sample, 0, 0, message=f"classes could not be counted: {_named(error)}")
+    if reason:
+        return _verdict(gate, sample, n_positive, n_control, passed=True, message=reason)
+    minimum = sample.config.gates.min_per_class
+    if min(n_positive, n_control) < minimum:
+        what = "one class only" if min(n_positive, n_control) == 0 else "too few samples"
+        message = f"{what}: {n_positive} positives and {n_control} controls, at least {minimum} of each are needed"
+        return _verdict(gate, sample, n_positive, n_control, message=message)
+    try:
+        found = gate.measure(sample)
+        detail = json_value(found.detail)
+    except _DATA_ERRORS as error:
+        return _verdict(gate, sample, n_positive, n_control, message=f"could not be measured: {_named(error)}")
+    if found.value is None or not math.isfinite(found.value):
+        message = f"the statistic is not a number ({found.value}): {found.message}"
+        return _verdict(gate, sample, n_positive, n_control, bound=found.bound, detail=detail, message=message)
+    return GateResult(
+        name=gate.name,
+        passed=found.passed,
+        waived=sample.config.gates.waive.get(gate.name),
+        value=found.value,
+        bound=found.bound,
+        n_positive=n_positive,
+        n_control=n_control,
+        detail=detail,
+        message=found.message,
+    )
+
+
+def failed_gates(results: Iterable[GateResult]) -> list[GateResult]:
+    """The gates that failed and are not waived; training may start only if there are none."""
+    return [result for result in results if not result.passed and result.waived is None]
+
+
+def gates_document(results: Sequence[GateResult], config: RunConfig) -> dict[str, Any]:
+    """The JSON document of a gate run: overall verdict, bounds, and every result."""
+    return {
+        "passed": len(results) > 0 and not failed_gates(results),
+        "failed": [result.name for result in failed_gates(results)],
+        "waived": {result.name: result.waived for result in results if result.waived is not None},
+        "config_sha256": config.sha256(),
+        "bounds": config.gates.model_dump(mode="json"),
+        "gates": [json_value(dataclasses.asdict(result)) for result in results],
+    }
+
+
+def _verdict(
+    gate: Gate,
+    sample: GateInput,
+    n_positive: int,
+    n_control: int,
+    *,
+    message: str,
+    passed: bool = False,
+    bound: str = "",
+    detail: dict[str, Any] | None = None,
+) -> GateResult:
+    """A result without a value."""
+    waived = sample.config.gates.waive.get(gate.name)
+    return GateResult(gate.name, passed, waived, None, bound, n_positive, n_control, detail or {}, message)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

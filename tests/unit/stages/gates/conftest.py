@@ -1,0 +1,169 @@
+"""A small training cube that passes every gate, for tests to spoil."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import REJECT_REASONS, ROLES
+from pipeline.stages.gates.result import GateInput, GateResult
+from pipeline.stages.gates.suite import GATES, run_gate, run_gates
+from pipeline.stages.splits import assign_splits
+
+BANDS = ("g", "r", "z")
+EDGES, SHARES = (0.8, 2.0, 8.0, 20.0, 100.0), (0.4, 0.4, 0.15, 0.05)
+
+
+@dataclass
+class Cube:
+    """Arguments of run_gates."""
+
+    columns: xr.Dataset
+    stamps: xr.Dataset
+    config: RunConfig
+    bands_found: tuple[str, ...] = BANDS
+
+    def gate(self, name: str) -> GateResult:
+        """Verdict of one gate."""
+        sample = GateInput(self.columns, self.stamps, self.config, self.bands_found)
+        return next(run_gate(gate, sample) for gate in GATES if gate.name == name)
+
+    def verdicts(self) -> list[GateResult]:
+        """Verdict of every gate."""
+        return run_gates(self.columns, self.stamps, self.config, self.bands_found)
+
+    def configure(self, section: str, **values: object) -> None:
+        """Set values of one section of the configuration."""
+        content = self.config.model_dump()
+        content[section].update(values)
+        self.config = RunConfig.model_validate(content)
+
+    def keep(self, *roles: str) -> None:
+        """Keep only the rows of the named roles, in columns and stamps."""
+        codes = [ROLES.index(role) for role in roles]
+        self.columns = self.columns.isel(sample=np.isin(self.columns["role"], codes))
+        self.stamps = self.stamps.isel(sample=np.isin(self.stamps["role"], codes))
+
+    def rows(self, role: str) -> np.ndarray:
+        """Rows of a role in columns; pair and control rows are the first rows and those of stamps."""
+        return np.flatnonzero(self.columns["role"].to_numpy() == ROLES.index(role))
+
+
+def configuration() -> RunConfig:
+    """A configuration with a bins target and default gates."""
+    names = ("theta_e_arcsec", "lens_q", "shear", "lens_jitter_arcsec", "beta_over_theta_e", "src_re_arcsec")
+    names += ("src_n", "src_q", "src_gr", "src_rz")
+    magnitudes = {"kind": "uniform", "low": 21.0, "high": 27.0}
+    return RunConfig.model_validate(
+        {
+            "run": {"name": "gates", "root": "runs", "region": None, "seed": 20260901},
+            "survey": {"bands": list(BANDS), "stamp_size_px": 48, "bricks": "bricks", "layout": "cache"},
+            "manifest": {"kind": "parent", "url": "parent.parquet"},
+            "injection": {
+                "mode": "sample",
+                "extinction": True,
+                "priors": {**{name: {"kind": "fixed", "value": 1.0} for name in names}, "src_mag_r": magnitudes},
+            },
+            "sampling": {
+                "method": "snr_first",
+                "metric": "arc_snr_sum",
+                "target": {"kind": "bins", "edges": EDGES, "shares": SHARES},
+            },
+            "splits": {"tolerance": 0.06},
+            "training": {"epochs": 1},
+            "shards": {"samples": 64},
+            "cluster": {"kind": "local"},
+        }
+    )
+
+
+def target_snr(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Ideal draws of the bins target."""
+    log_edges = np.log(EDGES)
+    bin_index = rng.choice(len(SHARES), size=n, p=SHARES)
+    return np.exp(rng.uniform(log_edges[bin_index], log_edges[bin_index + 1])).astype(np.float32)
+
+
+def host_stamps(rng: np.random.Generator, flux: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """(sample, band, 48, 48) round galaxies with noise."""
+    y, x = np.mgrid[:48, :48] - 24.0
+    r2 = (x - dx[:, None, None]) ** 2 + (y - dy[:, None, None]) ** 2
+    galaxy = flux[:, None, None] * np.exp(-0.5 * r2 / 3.0**2)
+    colour = np.array([0.4, 1.0, 1.5])[:, None, None]
+    noise = 0.02 * rng.standard_normal((flux.size, 3, 48, 48))
+    return (galaxy[:, None] * colour + noise).astype(np.float32)
+
+
+def ring(n: int, radius_px: float) -> np.ndarray:
+    """(sample, band, 48, 48) faint rings."""
+    y, x = np.mgrid[:48, :48] - 24.0
+    arc = 0.05 * np.exp(-0.5 * (np.hypot(x, y) - radius_px) ** 2 / 1.2**2)
+    return np.broadcast_to(arc, (n, 3, 48, 48)).astype(np.float32)
+
+
+def build_cube(n_pair: int = 400, n_control: int = 120, n_exhausted: int = 60, n_missing: int = 20) -> Cube:
+    """Rows in the order pair, control, unused (exhausted), unused (brick_missing)."""
+    rng = np.random.default_rng(7)
+    n = n_pair + n_control + n_exhausted + n_missing
+    role = np.repeat([ROLES.index("pair"), ROLES.index("control"), 0, 0], [n_pair, n_control, n_exhausted, n_missing])
+    reason = np.zeros(n, dtype=np.uint8)
+    reason[n_pair + n_control : n_pair + n_control + n_exhausted] = REJECT_REASONS.index("sampler_exhausted")
+    reason[n - n_missing :] = REJECT_REASONS.index("brick_missing")
+    is_pair = role == ROLES.index("pair")
+    config = configuration()
+    ra, dec = rng.uniform(0.0, 360.0, n), rng.uniform(-60.0, 30.0, n)
+    split, cell = assign_splits(ra, dec, config.run.seed, config.splits)
+    dx, dy = (rng.uniform(-0.5, 0.5, n).astype(np.float32) for _ in range(2))
+    flux = rng.lognormal(0.0, 0.3, n)
+    columns: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+        "host_id": (("sample",), np.arange(n) + 10_000),
+        "role": (("sample",), role.astype(np.uint8)),
+        "reject_reason": (("sample",), reason),
+        "split": (("sample",), split),
+        "split_healpix": (("sample",), cell),
+        "centre_dx_px": (("sample",), dx),
+        "centre_dy_px": (("sample",), dy),
+        "mag_r": (("sample",), (20.0 - 2.5 * np.log10(flux)).astype(np.float32)),
+        "bad_pixel_frac": (("sample",), rng.beta(1, 20, n).astype(np.float32)),
+        "wise_brightmask_frac": (("sample",), np.full(n, np.nan, dtype=np.float32)),
+        "psfsize_arcsec": (("sample", "band"), rng.normal(1.3, 0.1, (n, 3)).astype(np.float32)),
+        "sky_sigma_nmgy": (("sample", "band"), rng.normal(0.02, 0.002, (n, 3)).astype(np.float32)),
+        "weight_prior": (("sample",), np.where(is_pair, rng.uniform(0.5, 2.0, n), np.nan)),
+    }
+    for metric in ("arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture"):
+        columns[metric] = (("sample",), np.where(is_pair, target_snr(rng, n), np.float32(np.nan)))
+    rows = xr.Dataset(columns)
+    stamps = rows.isel(sample=slice(0, n_pair + n_control)).copy(deep=True)
+    used = slice(0, n_pair + n_control)
+    control = host_stamps(rng, flux[used], dx[used], dy[used])
+    injected = control.copy()
+    injected[:n_pair] += ring(n_pair, 17.0)
+    stamps["control"] = (("sample", "band", "y", "x"), control)
+    stamps["injected"] = (("sample", "band", "y", "x"), injected)
+    return Cube(rows, stamps, config)
+
+
+_PRISTINE: dict[tuple[int, ...], Cube] = {}
+
+
+@pytest.fixture
+def make_cube():
+    """Builder of a cube that passes every gate; counts of rows may be given."""
+
+    def make(*counts: int) -> Cube:
+        if counts not in _PRISTINE:
+            _PRISTINE[counts] = build_cube(*counts)
+        cube = _PRISTINE[counts]
+        return Cube(cube.columns.copy(deep=True), cube.stamps.copy(deep=True), cube.config)
+
+    return make
+
+
+@pytest.fixture
+def cube(make_cube):
+    """A cube that passes every gate."""
+    return make_cube()

@@ -1,0 +1,178 @@
+"""The suite as a whole: order, failing closed, waivers, document."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.contracts.errors import ConfigError
+from pipeline.stages.gates.suite import GATE_NAMES, check_waivers, failed_gates, gates_document
+
+REASON = "accepted for this test of the waiver"
+
+
+def test_every_gate_passes_a_good_cube(cube):
+    """The reference cube passes all seven gates, in the order of their names."""
+    results = cube.verdicts()
+    assert tuple(result.name for result in results) == GATE_NAMES
+    assert [result.name for result in results if not result.passed] == []
+    assert failed_gates(results) == []
+
+
+def test_gate_names_are_the_published_ones():
+    """Waivers and dashboards refer to gates by these names."""
+    assert GATE_NAMES == (
+        "bandset_audit",
+        "finite_pixels",
+        "quality_distributions",
+        "snr_target",
+        "split_proportions",
+        "core_brightness_ratio",
+        "core_only_auc",
+    )
+
+
+@pytest.mark.parametrize("only", ["pair", "control"])
+def test_single_class_sample_passes_no_core_gate_by_default(cube, only):
+    """Controls alone fail every gate as one class; pairs alone hold both classes and are measured, not defaulted."""
+    cube.keep(only)
+    results = {result.name: result for result in cube.verdicts()}
+    if only == "control":
+        assert not any(result.passed for result in results.values())
+        assert all("one class only: 0 positives" in result.message for result in results.values())
+        assert all(result.value is None for result in results.values())
+    else:
+        assert results["core_only_auc"].n_control == 400
+        assert results["core_only_auc"].detail["hosts"] == 400
+
+
+def test_sample_of_stamps_with_one_class_fails_the_stamp_gates(cube):
+    """The first rows of an unshuffled cube may all be controls: no AUC of 0.5 comes of that."""
+    cube.stamps = cube.stamps.isel(sample=slice(400, 520))
+    results = {result.name: result for result in cube.verdicts()}
+    for name in ("finite_pixels", "core_brightness_ratio", "core_only_auc"):
+        assert (results[name].passed, results[name].value) == (False, None)
+        assert "one class only: 0 positives" in results[name].message
+    assert results["bandset_audit"].passed
+
+
+def test_too_few_samples_fail_every_gate(make_cube):
+    """Ninety-nine pairs where a hundred are needed fail every gate, with the numbers."""
+    results = make_cube(99, 50, 20, 5).verdicts()
+    assert not any(result.passed for result in results)
+    assert all("too few samples: 99 positives" in result.message for result in results)
+
+
+@pytest.mark.parametrize(
+    ("place", "variable", "gate"),
+    [
+        ("columns", "psfsize_arcsec", "bandset_audit"),
+        ("stamps", "control", "finite_pixels"),
+        ("columns", "reject_reason", "quality_distributions"),
+        ("columns", "arc_snr_sum", "snr_target"),
+        ("columns", "host_id", "split_proportions"),
+        ("stamps", "control", "core_brightness_ratio"),
+        ("stamps", "host_id", "core_only_auc"),
+    ],
+)
+def test_gate_that_raises_fails(cube, place, variable, gate):
+    """A gate whose data is missing fails with the error; the others are still measured."""
+    setattr(cube, place, getattr(cube, place).drop_vars(variable))
+    results = {result.name: result for result in cube.verdicts()}
+    assert (results[gate].passed, results[gate].value) == (False, None)
+    assert "KeyError" in results[gate].message
+    assert variable in results[gate].message
+    assert any(result.passed for result in results.values())
+
+
+def test_gates_fail_without_roles(cube):
+    """If classes cannot be counted, no gate passes."""
+    cube.columns, cube.stamps = cube.columns.drop_vars("role"), cube.stamps.drop_vars("role")
+    assert not any(result.passed for result in cube.verdicts())
+
+
+def test_gates_fail_an_empty_cube(cube):
+    """A cube without rows passes no gate."""
+    cube.columns, cube.stamps = cube.columns.isel(sample=[]), cube.stamps.isel(sample=[])
+    assert not any(result.passed for result in cube.verdicts())
+
+
+def test_statistic_that_is_not_a_number_fails(cube):
+    """Gates without a finite statistic fail and say so."""
+    cube.columns["arc_snr_sum"][:] = np.nan
+    result = cube.gate("snr_target")
+    assert (result.passed, result.value) == (False, None)
+    assert "not a number" in result.message
+    assert "400 NaN" in result.message
+
+
+def test_waived_gate_keeps_its_failing_value(cube):
+    """A waiver excuses a failed gate without hiding that and how far it failed."""
+    cube.configure("gates", core_ratio_range=(1.2, 1.3))
+    failing = cube.gate("core_brightness_ratio")
+    assert [result.name for result in failed_gates(cube.verdicts())] == ["core_brightness_ratio"]
+    cube.configure("gates", waive={"core_brightness_ratio": REASON})
+    results = cube.verdicts()
+    waived = next(result for result in results if result.name == "core_brightness_ratio")
+    assert waived == dataclasses.replace(failing, waived=REASON)
+    assert not waived.passed
+    assert failed_gates(results) == []
+
+
+def test_waiver_of_a_gate_that_raises_is_kept(cube):
+    """Also a gate that could not be measured carries its waiver."""
+    cube.configure("gates", waive={"split_proportions": REASON})
+    cube.columns = cube.columns.drop_vars("split_healpix")
+    results = cube.verdicts()
+    waived = next(result for result in results if result.name == "split_proportions")
+    assert (waived.passed, waived.value, waived.waived) == (False, None, REASON)
+    assert "split_healpix" in waived.message
+    assert failed_gates(results) == []
+
+
+def test_waiver_needs_the_name_of_a_gate(cube):
+    """A misspelt waiver is a configuration error that lists the gates, before and at the run of the gates."""
+    cube.configure("gates", waive={"core_auc": REASON, "snr_target": REASON})
+    with pytest.raises(ConfigError, match=r"core_only_auc; got core_auc$"):
+        check_waivers(cube.config)
+    with pytest.raises(ConfigError, match="core_auc"):
+        cube.verdicts()
+
+
+def test_gates_are_deterministic(cube):
+    """Two runs over one cube give equal verdicts, byte for byte as JSON."""
+    first, second = (json.dumps(gates_document(cube.verdicts(), cube.config)) for _ in range(2))
+    assert first == second
+
+
+def test_gates_document_is_json_with_the_overall_verdict(cube):
+    """The document is strict JSON and names what failed and what was waived."""
+    document = gates_document(cube.verdicts(), cube.config)
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert (document["passed"], document["failed"], document["waived"]) == (True, [], {})
+    assert [gate["name"] for gate in document["gates"]] == list(GATE_NAMES)
+    cube.columns["arc_snr_sum"][:] = np.nan
+    cube.bands_found = ("r",)
+    cube.configure("gates", waive={"bandset_audit": REASON})
+    document = gates_document(cube.verdicts(), cube.config)
+    json.dumps(document, allow_nan=False)
+    assert not document["passed"]
+    assert "snr_target" in document["failed"]
+    assert "bandset_audit" not in document["failed"]
+    assert document["waived"] == {"bandset_audit": REASON}
+
+
+def test_no_results_are_no_pass(cube):
+    """A document of no gates does not pass."""
+    assert not gates_document([], cube.config)["passed"]
+
+
+def test_gates_accept_read_only_arrays(cube):
+    """Arrays that came over the wire are read-only."""
+    for dataset in (cube.columns, cube.stamps):
+        for name in dataset.variables:
+            dataset[name].values.flags.writeable = False
+    assert failed_gates(cube.verdicts()) == []

@@ -1,0 +1,97 @@
+"""Small training cubes, written with the real cube writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipeline.contracts.datasets import ROLES, SPLITS, TRAINING
+from pipeline.contracts.schema import SAMPLE_DIM, Variable
+from pipeline.storage.cube import CubeShape, PublishedCube, create_cube, cube_attributes, open_cube, publish_cube
+from pipeline.storage.cube import write_shard as write_cube_shard
+from pipeline.storage.locations import Location
+
+BANDS = ("g", "r", "z")
+SIZE_PX = 32
+SHARD_SAMPLES = 40
+PROVENANCE = {"bands": list(BANDS), "plan_sha256": "p" * 64, "config_sha256": "c" * 64, "code_version": "abc"}
+
+Edit = Callable[[dict[str, np.ndarray]], None]
+CubeMaker = Callable[..., PublishedCube]
+
+
+def cube_rows(n_rows: int = 120, seed: int = 3) -> dict[str, np.ndarray]:
+    """Every variable of the training cube: noisy hosts with rings, splits 7:2:2:1, all roles."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE_PX, :SIZE_PX] - SIZE_PX // 2
+    radius = np.hypot(x, y)
+    noise = generator.normal(0.0, 0.05, (n_rows, len(BANDS), SIZE_PX, SIZE_PX))
+    host = generator.uniform(0.5, 2.0, (n_rows, 1, 1, 1)) * np.exp(-radius / 2.5)
+    ring = 0.4 * np.exp(-(((radius - 6.0) / 1.2) ** 2))
+    sizes = {SAMPLE_DIM: n_rows, "band": len(BANDS), "y": SIZE_PX, "x": SIZE_PX}
+    rows = {variable.name: _zeros(variable, sizes) for variable in TRAINING.variables}
+    number = np.arange(n_rows)
+    rows["control"] = (host + noise).astype(np.float32)
+    rows["injected"] = (host + noise + ring).astype(np.float32)
+    rows["task_id"] = np.array([f"task-{i:04d}" for i in number], dtype=object)
+    rows["pair_id"] = number.astype(np.int64)
+    rows["host_id"] = (1000 + number).astype(np.int64)
+    split_codes = [SPLITS.index(name) for name in ("train",) * 7 + ("val",) * 2 + ("test",) * 2 + ("guard",)]
+    rows["split"] = np.array(split_codes, dtype=np.uint8)[number % len(split_codes)]
+    role_codes = [ROLES.index(name) for name in ("pair", "pair", "control", "pair", "unused")]
+    rows["role"] = np.array(role_codes, dtype=np.uint8)[number % len(role_codes)]
+    rows["arc_snr"] = generator.uniform(1.0, 30.0, n_rows).astype(np.float32)
+    rows["theta_e_arcsec"] = np.full(n_rows, 1.5, dtype=np.float32)
+    rows["psfsize_arcsec"] = np.tile(np.array([1.4, 1.2, 1.1], dtype=np.float32), (n_rows, 1))
+    return rows
+
+
+@pytest.fixture
+def make_cube(tmp_path: Path) -> CubeMaker:
+    """Write and publish a cube; `edit` changes the rows before they are written."""
+
+    def make(edit: Edit | None = None, n_rows: int = 120, name: str = "cube") -> PublishedCube:
+        rows = cube_rows(n_rows)
+        if edit is not None:
+            edit(rows)
+        location = Location(str(tmp_path / name))
+        sizes = {SAMPLE_DIM: n_rows, "band": len(BANDS), "y": SIZE_PX, "x": SIZE_PX}
+        shape = CubeShape(sizes, SHARD_SAMPLES, 8)
+        create_cube(location, TRAINING, shape)
+        for shard in range(shape.n_shards):
+            part = {v.name: (v.dims, rows[v.name][shape.rows(shard)]) for v in TRAINING.variables}
+            write_cube_shard(location, TRAINING, shape, shard, xr.Dataset(part))
+        publish_cube(location, cube_attributes(TRAINING, shape, PROVENANCE))
+        return open_cube(location)
+
+    return make
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    """A whole run configuration for a short training."""
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"""
+run: {{name: t, root: {tmp_path}, region: null, seed: 11}}
+survey: {{bands: [g, r, z], stamp_size_px: {SIZE_PX}, bricks: {tmp_path}, layout: cache}}
+manifest: {{kind: emr, url: {tmp_path}/m.parquet}}
+injection: {{mode: frozen, extinction: true}}
+sampling: {{method: none, metric: arc_snr}}
+shards: {{samples: {SHARD_SAMPLES}, inner_chunk: 8}}
+cluster: {{kind: local}}
+training:
+  {{epochs: 2, batch_size: 16, base_channels: 4, threads: 1, preprocess: {{annulus_px: [9, 16]}}}}
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+def _zeros(variable: Variable, sizes: dict[str, int]) -> np.ndarray:
+    shape = tuple(sizes[dim] for dim in variable.dims)
+    return np.full(shape, "", dtype=object) if variable.dtype == "str" else np.zeros(shape, dtype=variable.dtype)
