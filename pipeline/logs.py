@@ -29,12 +29,11 @@ class JsonFormatter(logging.Formatter):
 class LineFormatter(logging.Formatter):
     """`HH:MM:SS message key=value ...` for people."""
 
-    converter = time.gmtime
-
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{key}={_short(value)}" for key, value in getattr(record, "fields", {}).items())
         level = "" if record.levelno <= logging.INFO else f"{record.levelname}: "
-        line = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()} {fields}".rstrip()
+        clock = time.strftime("%H:%M:%S", time.gmtime(record.created))
+        line = f"{clock} {level}{record.getMessage()} {fields}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -1,4 +1,4 @@
-"""When a run fails: the reason, the trace and the cluster's logs, saved before the driver exits."""
+"""When a run fails: the reason, the trace, the cluster's logs and the report so far, saved before the driver exits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from distributed.client import Client
 from distributed.comm.core import CommClosedError
 
-from pipeline.contracts.errors import PipelineError, StorageError
+from pipeline.contracts.errors import PipelineError
 from pipeline.driver.cubes import RunContext
+from pipeline.report.page import write_report
 from pipeline.storage.runs import utc_now
 
 logger = logging.getLogger("pipeline.driver")
@@ -25,8 +26,9 @@ def failures_recorded(context: RunContext) -> Iterator[None]:
     except BaseException as error:
         try:
             _save(context, error)
-        except StorageError as second:
-            logger.warning("diagnostics could not be saved", extra={"fields": {"reason": str(second)}})
+            write_report(context.layout)
+        except PipelineError as second:
+            logger.warning("diagnostics are incomplete", extra={"fields": {"reason": str(second)}})
         raise
 
 

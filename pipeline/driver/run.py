@@ -7,7 +7,7 @@ import logging
 import yaml
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.errors import PlanChangedError
+from pipeline.contracts.errors import ConfigError, PlanChangedError
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.cubes import RunContext, build_cutouts, build_training
 from pipeline.driver.diagnostics import failures_recorded
@@ -17,7 +17,7 @@ from pipeline.driver.provenance import environment
 from pipeline.driver.training_job import train
 from pipeline.report.page import write_report
 from pipeline.stages.gates.suite import check_waivers
-from pipeline.storage.locations import RunLayout
+from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import RunRecord, read_json, utc_now, write_json
 
 logger = logging.getLogger("pipeline.driver")
@@ -40,6 +40,7 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
         PipelineError: see `contracts.errors`; the reason is in the run record and its diagnostics.
     """
     check_waivers(config)
+    check_bricks_root(config)
     config = limited(config, limit_shards)
     layout = RunLayout.of(config.run)
     plan = make_plan(config, limit_shards)
@@ -47,6 +48,7 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
     if only is None and is_complete(layout, config, record):
         logger.info("already complete, nothing to do", extra={"fields": {"run": layout.root.url}})
         return layout
+    record.update(state="running", error=None)
     with open_cluster(config.cluster) as cluster:
         context = RunContext(config, layout, plan, record, cluster)
         with failures_recorded(context):
@@ -66,6 +68,13 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
             if only is None:
                 layout.success.write_bytes(config.sha256().encode())
     return layout
+
+
+def check_bricks_root(config: RunConfig) -> None:
+    """ConfigError if the folder of the bricks does not exist; a mistyped bucket is not a sky without bricks."""
+    root = Location(config.survey.bricks, config.run.region, config.run.endpoint_url)
+    if root.scheme in ("file", "s3") and not root.exists():
+        raise ConfigError(f"survey.bricks: {root.url} does not exist")
 
 
 def limited(config: RunConfig, limit_shards: int | None) -> RunConfig:

@@ -48,14 +48,14 @@ def make_cutouts_shard(task: ShardTask) -> Receipt:
     started = time.monotonic()
     rows = read_rows(task.config, list(task.pieces))
     arrays = _blank(rows, task)
-    work = {"bricks": 0.0, "bytes_fetched": 0.0, "requests": 0.0}
+    work = {"brick_openings": 0.0, "bytes_fetched": 0.0, "requests": 0.0}
     notes: list[str] = []
     bricknames = rows["brickname"].to_numpy()
     for brickname in sorted(set(bricknames.tolist())):
         index = np.flatnonzero(bricknames == brickname)
         brick = _open_brick(task.config, brickname)
         notes += _cut_brick(brick, rows, index, arrays, task.config)
-        work["bricks"] += 1
+        work["brick_openings"] += 1
         work["bytes_fetched"] += brick.bytes_fetched
         work["requests"] += brick.requests
     cutouts = xr.Dataset({variable.name: (variable.dims, arrays[variable.name]) for variable in CUTOUTS.variables})

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -65,8 +66,8 @@ def _run_trainer(context: RunContext) -> None:
         raise kinds.get(code, PipelineError)(f"the trainer failed with exit code {code}; its messages are above")
 
 
-def _headline(metrics: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
+def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: metrics[name] for name in ("split", "n_positives", "n_negatives", "auc")}
 
 
 def _identity(context: RunContext) -> str:

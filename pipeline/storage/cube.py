@@ -11,6 +11,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.core.common import JSON
 from zarr.errors import ZarrUserWarning
@@ -28,6 +30,9 @@ from pipeline.storage.locations import STORAGE_FAILURES, Location, storage_error
 
 HIERARCHY = "cube.zarr"
 MARKER = "_SUCCESS"
+
+# Variables of a shard that are written or read at the same time: S3 latency overlaps.
+_CONCURRENT_VARIABLES = 8
 
 
 @dataclass(frozen=True)
@@ -87,18 +92,23 @@ def write_shard(
     rows = shape.rows(shard)
     validate(dataset, schema, {**shape.sizes, SAMPLE_DIM: rows.stop - rows.start})
     store = location.join(HIERARCHY).zarr_store()
-    objects: dict[str, dict[str, int | str]] = {}
-    with cube_errors(f"write shard {shard} of {location.url}"), zarr.config.set({"array.write_empty_chunks": True}):
-        for variable in schema.variables:
-            array = zarr.open_array(store, path=variable.name, mode="r+")
-            values = dataset[variable.name].to_numpy()
-            array[rows] = values
-            if not _same(np.asarray(array[rows]), values):
-                raise VerificationError(f"{location.url} shard {shard}: {variable.name} reads back differently")
-            name = object_name(variable, shard)
-            data = location.join(name).read_bytes()
-            objects[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return objects
+
+    def write(variable: Variable) -> tuple[str, dict[str, int | str]]:
+        array = zarr.open_array(store, path=variable.name, mode="r+")
+        values = dataset[variable.name].to_numpy()
+        array[rows] = values
+        if not _same(np.asarray(array[rows]), values):
+            raise VerificationError(f"{location.url} shard {shard}: {variable.name} reads back differently")
+        name = object_name(variable, shard)
+        data = location.join(name).read_bytes()
+        return name, {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    with (
+        cube_errors(f"write shard {shard} of {location.url}"),
+        zarr.config.set({"array.write_empty_chunks": True}),
+        ThreadPoolExecutor(_CONCURRENT_VARIABLES) as pool,
+    ):
+        return dict(pool.map(write, schema.variables))
 
 
 def publish_cube(location: Location, attributes: Mapping[str, Any]) -> None:
@@ -154,14 +164,21 @@ class PublishedCube:
         return [name for name, array in self._arrays.items() if array.ndim <= 2]
 
     def _read(self, names: Sequence[str], rows: slice) -> xr.Dataset:
-        variables = {}
-        with cube_errors(f"read {self.location.url}"):
-            for name in names:
-                if name not in self._arrays:
-                    raise ContractError(f"{self.location.url} has no variable {name!r}")
-                array = self._arrays[name]
-                variables[name] = (_dims(array), np.asarray(array[rows]), dict(array.attrs))
-        return xr.Dataset(variables)
+        unknown = [name for name in names if name not in self._arrays]
+        if unknown:
+            raise ContractError(f"{self.location.url} has no variable {', '.join(unknown)}")
+        arrays = [self._arrays[name] for name in names]
+        with (
+            cube_errors(f"read {self.location.url}"),
+            ThreadPoolExecutor(_CONCURRENT_VARIABLES) as pool,
+        ):
+            values = list(pool.map(lambda array: _plain(np.asarray(array[rows])), arrays))
+        return xr.Dataset(
+            {
+                name: (_dims(array), value, dict(array.attrs))
+                for name, array, value in zip(names, arrays, values, strict=True)
+            }
+        )
 
 
 def open_cube(location: Location) -> PublishedCube:
@@ -223,6 +240,11 @@ def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
     if not names:
         raise ContractError(f"array {array.name!r} names no dimensions")
     return tuple(str(name) for name in names)
+
+
+def _plain(values: NDArray[Any]) -> NDArray[Any]:
+    """Strings as Python objects, which every consumer can cast; numbers as they are."""
+    return values.astype(object) if values.dtype.kind == "T" else values
 
 
 def _same(read: np.ndarray, written: np.ndarray) -> bool:

@@ -1,0 +1,182 @@
+"""A small synthetic survey, configurations on it, and a real S3 server on the loopback interface."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.config_file import load_config
+from pipeline.driver.synthetic_survey import write_survey
+from pipeline.stages.synthetic_sources import SyntheticSky
+from pipeline.storage.locations import Location
+
+REPOSITORY = Path(__file__).parents[2]
+SKY = SyntheticSky(seed=5, brick_size_px=300, hosts_per_brick=8)
+N_BRICKS = 16
+SMALL = (
+    "shards.samples=32",
+    "shards.inner_chunk=8",
+    "sampling.pilot_draws=512",
+    "sampling.weight_draws=1",
+    "injection.supersampling=2",
+    "splits.tolerance=1.0",
+    "splits.train=0.4",
+    "splits.val=0.3",
+    "splits.test=0.3",
+    "gates.min_per_class=10",
+    "gates.folds=2",
+    "training.epochs=1",
+    "training.base_channels=4",
+    "training.batch_size=16",
+    "training.threads=1",
+)
+WAIVED = "small survey of the test suite with too few sky cells and pairs"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Endpoint of a running SeaweedFS with one bucket."""
+
+    endpoint_url: str
+    bucket: str = "darkhaloscope"
+
+
+@pytest.fixture(scope="session")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a survey of sixteen 300-px bricks with eight hosts each."""
+    folder = tmp_path_factory.mktemp("survey")
+    write_survey(Location(str(folder)), SKY, N_BRICKS, "cache", processes=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_config(survey: Path) -> Callable[..., RunConfig]:
+    """Builds the demo configuration on the small survey, with overrides."""
+
+    def build(root: Path | str, *overrides: str) -> RunConfig:
+        settings = [
+            f"run.root={root}",
+            f"survey.bricks={survey / 'coadd'}",
+            f"manifest.url={survey / 'parent.parquet'}",
+            f"gates.waive.split_proportions={WAIVED}",
+            f"gates.waive.quality_distributions={WAIVED}",
+            *SMALL,
+            *overrides,
+        ]
+        return load_config(REPOSITORY / "configs" / "demo.yaml", settings)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS with a key file, so that a wrong secret is refused; its keys are in the environment."""
+    folder = tmp_path_factory.mktemp("s3")
+    identity = {
+        "name": "tester",
+        "credentials": [{"accessKey": "testkey", "secretKey": "testsecret"}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    (folder / "keys.json").write_text(json.dumps({"identities": [identity]}))
+    ports = {name: _free_port() for name in ("s3", "master", "volume", "filer")}
+    options = [f"-{name}.port={port}" for name, port in ports.items() if name != "s3"]
+    weed = Path(sys.executable).with_name("weed")
+    command = [str(weed), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3"]
+    command += [f"-s3.port={ports['s3']}", f"-s3.config={folder / 'keys.json'}", *options]
+    command += ["-volume.max=30", "-master.volumeSizeLimitMB=64"]
+    log = (folder / "weed.log").open("wb")
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    saved = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    os.environ.update(AWS_ACCESS_KEY_ID="testkey", AWS_SECRET_ACCESS_KEY="testsecret")
+    server = S3Server(f"http://127.0.0.1:{ports['s3']}")
+    try:
+        _make_bucket(server, folder / "weed.log")
+        yield server
+    finally:
+        process.kill()
+        process.wait(timeout=30)
+        log.close()
+        for name, value in saved.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts small memory file systems; skipped where mounting is not allowed."""
+    mounted: list[Path] = []
+
+    def mount(name: str, *options: str) -> Path:
+        target = tmp_path / name
+        target.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(("mode=0777", *options)), "tmpfs", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"mounting a tmpfs is not allowed here: {done.stderr.strip()}")
+        mounted.append(target)
+        return target
+
+    yield mount
+    for target in mounted:
+        subprocess.run(["umount", str(target)], check=True)
+
+
+@pytest.fixture(scope="session")
+def digests() -> Callable[[Path], dict[str, str]]:
+    """SHA-256 of every shard object below a run's `cubes` folder, by relative path."""
+
+    def compute(cubes: Path) -> dict[str, str]:
+        return {
+            str(path.relative_to(cubes)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(cubes.rglob("*"))
+            if path.is_file() and "c" in path.relative_to(cubes).parts
+        }
+
+    return compute
+
+
+@pytest.fixture
+def own_survey(survey: Path, tmp_path: Path) -> Path:
+    """A copy of the survey that a test may damage."""
+    return Path(shutil.copytree(survey, tmp_path / "survey"))
+
+
+def _free_port() -> int:
+    # SeaweedFS opens its gRPC port 10000 above the HTTP port.
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1]) % 20000 + 15000
+        with socket.socket() as first, socket.socket() as second:
+            try:
+                first.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+            return port
+
+
+def _make_bucket(server: S3Server, log: Path) -> None:
+    options = {"client_kwargs": {"endpoint_url": server.endpoint_url, "region_name": "us-east-2"}}
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            fsspec.filesystem("s3", skip_instance_cache=True, **options).mkdir(server.bucket)
+        except OSError:
+            if time.monotonic() > deadline:
+                pytest.fail(f"the S3 server did not start: {log.read_text()[-2000:]}")
+            time.sleep(0.5)
+        else:
+            return

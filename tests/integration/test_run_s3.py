@@ -1,0 +1,128 @@
+"""The same run on a real S3 API, and what a wrong secret or bucket looks like."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.errors import ConfigError
+from pipeline.driver.inspection import verify_run
+from pipeline.driver.plan import make_plan, read_rows
+from pipeline.driver.run import run
+from pipeline.storage.cube import open_cube
+from pipeline.storage.locations import Location, RunLayout
+
+Config = Callable[..., RunConfig]
+
+
+def on_s3(make_config: Config, server: Any, survey: Path, name: str) -> RunConfig:
+    """The small run with survey, manifest and output in the bucket; s3a:// where old configurations had it."""
+    bucket = Location(f"s3://{server.bucket}/{name}", "us-east-2", server.endpoint_url)
+    if not bucket.join("parent.parquet").exists():
+        bucket.filesystem.put(str(survey / "coadd"), f"{bucket.path}/coadd", recursive=True)
+        bucket.join("parent.parquet").write_bytes((survey / "parent.parquet").read_bytes())
+    return make_config(
+        f"s3://{server.bucket}/{name}/runs",
+        "run.region=us-east-2",
+        f"run.endpoint_url={server.endpoint_url}",
+        f"survey.bricks=s3a://{server.bucket}/{name}/coadd",
+        f"manifest.url=s3a://{server.bucket}/{name}/parent.parquet",
+    )
+
+
+def test_run_on_s3_equals_the_run_on_disk(make_config: Config, s3_server: Any, survey: Path, tmp_path: Path) -> None:
+    """Bricks, manifest, cubes, checkpoint and report in a bucket, workers in processes: the local cubes' values."""
+    config = on_s3(make_config, s3_server, survey, "whole")
+    layout = run(config)
+    assert verify_run(layout)["training"]["rows"] == 128
+    assert layout.report.join("index.html").exists()
+    local = run(make_config(tmp_path), only="cutouts")
+    remote_shard = open_cube(layout.cube("cutouts")).read_shard(0, ["image", "task_id", "bad_pixel_frac"])
+    assert remote_shard.identical(
+        open_cube(local.cube("cutouts")).read_shard(0, ["image", "task_id", "bad_pixel_frac"])
+    )
+
+
+def test_limited_plan_reads_one_shard_of_the_manifest(make_config: Config, s3_server: Any, survey: Path) -> None:
+    """Planning and reading one shard moves a small part of a manifest of many row groups."""
+    config = on_s3(make_config, s3_server, survey, "pruned")
+    url = f"s3://{s3_server.bucket}/pruned/wide.parquet"
+    size = _write_wide_manifest(Location(url, "us-east-2", s3_server.endpoint_url), survey)
+    config = config.model_copy(update={"manifest": config.manifest.model_copy(update={"url": url})})
+    counter = _CountBytes()
+    with counter:
+        plan = make_plan(config, limit_shards=1)
+        rows = read_rows(config, plan.pieces(0))
+    assert rows.sizes["sample"] == 32
+    assert 0 < counter.bytes < size / 10
+
+
+def test_wrong_secret_is_an_error_that_says_so(
+    make_config: Config, s3_server: Any, survey: Path, tmp_path: Path
+) -> None:
+    """A refused key ends `dhs run` with exit code 75 and names the URL; nothing hangs."""
+    config = on_s3(make_config, s3_server, survey, "whole")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    environment = {**os.environ, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    command = [sys.executable, "-m", "pipeline.cli", "plan", str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 75
+    assert "StorageError" in done.stderr
+    assert s3_server.bucket in done.stderr
+
+
+def test_wrong_bucket_is_an_error_that_says_so(make_config: Config, s3_server: Any, survey: Path) -> None:
+    """A bricks URL that does not exist ends the run before any work, not as rows with missing bricks."""
+    config = on_s3(make_config, s3_server, survey, "whole")
+    survey_section = config.survey.model_copy(update={"bricks": "s3://no-such-bucket/coadd"})
+    renamed = config.run.model_copy(update={"name": "nobucket"})
+    layout = RunLayout.of(renamed)
+    with pytest.raises(ConfigError, match="no-such-bucket"):
+        run(config.model_copy(update={"survey": survey_section, "run": renamed}))
+    assert not layout.cube("cutouts").exists()
+
+
+class _CountBytes:
+    """Counts the bytes that ranged reads bring in, at the S3 client's own file class."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def __enter__(self) -> _CountBytes:
+        file_class = fsspec.get_filesystem_class("s3")._open.__globals__["S3File"]
+        self._class, self._fetch = file_class, file_class._fetch_range
+        counter = self
+
+        def fetch(file: Any, start: int, end: int) -> bytes:
+            data = counter._fetch(file, start, end)
+            counter.bytes += len(data)
+            return data
+
+        file_class._fetch_range = fetch
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._class._fetch_range = self._fetch
+
+
+def _write_wide_manifest(location: Location, survey: Path) -> int:
+    parent = pd.read_parquet(survey / "parent.parquet")
+    frame = pd.concat([parent.assign(dec=parent["dec"] + 1e-5 * k) for k in range(1600)], ignore_index=True)
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame), sink, row_group_size=2048, compression="none")
+    location.write_bytes(sink.getvalue())
+    return len(sink.getvalue())

@@ -1,0 +1,60 @@
+"""Facts about the gate table."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pipeline.report.inputs import GateOutcome, RunInputs
+from pipeline.report.verdicts import gate_section
+from pipeline.stages.gates.result import GateResult
+
+HOSTILE = "<script>alert('no')</script>, and 20 characters"
+
+
+def outcome(inputs: RunInputs, *results: GateResult) -> RunInputs:
+    """Inputs with these verdicts."""
+    return dataclasses.replace(inputs, gates=GateOutcome(results, inputs.config.sha256()))
+
+
+def verdict(passed: bool, waived: str | None = None) -> GateResult:
+    """One verdict."""
+    return GateResult("some_gate", passed, waived, 0.5, "x <= 0.1", 12, 34, {}, "see <b>here</b>")
+
+
+def test_every_gate_is_listed_with_value_and_bound(inputs: RunInputs) -> None:
+    """The real suite's results appear by name, value and bound."""
+    assert inputs.gates is not None
+    page = gate_section(inputs)
+    assert len(inputs.gates.results) == 7
+    assert all(result.name in page for result in inputs.gates.results)
+
+
+def test_failed_gate_is_red_and_blocks(inputs: RunInputs) -> None:
+    """A failure without waiver is named in a red banner."""
+    page = gate_section(outcome(inputs, verdict(passed=False)))
+    assert "banner bad" in page
+    assert "FAILED" in page
+    assert "see &lt;b&gt;here" in page
+
+
+def test_waiver_shows_its_reason_escaped(inputs: RunInputs) -> None:
+    """A waived gate keeps its failure and shows the reason as text, never as markup."""
+    page = gate_section(outcome(inputs, verdict(passed=False, waived=HOSTILE)))
+    assert "failed, waived" in page
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "banner bad" not in page
+
+
+def test_passing_suite_is_green(inputs: RunInputs) -> None:
+    """If all passed, the banner says so, also where a waiver was not needed."""
+    page = gate_section(outcome(inputs, verdict(passed=True, waived=HOSTILE)))
+    assert "banner good" in page
+    assert "Waived" not in page
+
+
+def test_other_configuration_and_absence_are_said(inputs: RunInputs) -> None:
+    """Verdicts of another configuration carry a note; no verdicts give the reason."""
+    stale = dataclasses.replace(inputs, gates=GateOutcome((verdict(passed=True),), "c" * 64))
+    assert "cccccccccccc" in gate_section(stale)
+    assert "no gates.json" in gate_section(dataclasses.replace(inputs, gates=None))
