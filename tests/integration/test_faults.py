@@ -102,9 +102,7 @@ def test_defects_of_the_sky_are_recorded_reasons(make_config: Config, tmp_path: 
     assert np.isfinite(image[usable]).all()
 
 
-def test_position_far_outside_its_brick_is_out_of_bounds(
-    make_config: Config, tmp_path: Path, own_survey: Path
-) -> None:
+def test_position_far_outside_its_brick_is_out_of_bounds(make_config: Config, tmp_path: Path, own_survey: Path) -> None:
     """Rows whose position lies degrees away from the brick they name, or behind it, are out of bounds."""
     path = own_survey / "parent.parquet"
     parent = pd.read_parquet(path)
@@ -133,9 +131,7 @@ def test_broken_manifest_is_one_error_with_counts(make_config: Config, tmp_path:
     assert not RunLayout.of(config.run).cube("cutouts").exists()
 
 
-def test_read_only_output_is_an_error_that_names_the_folder(
-    make_config: Config, tmpfs: Callable[..., Path]
-) -> None:
+def test_read_only_output_is_an_error_that_names_the_folder(make_config: Config, tmpfs: Callable[..., Path]) -> None:
     """A folder that cannot be written ends the run at once with StorageError."""
     root = tmpfs("readonly", "ro")
     with pytest.raises(StorageError, match="readonly"):

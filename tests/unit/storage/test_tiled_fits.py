@@ -41,13 +41,13 @@ def write(data: NDArray[Any], **options: Any) -> bytes:
     return target.getvalue()
 
 
-def read_all(content: bytes, dtype: type[np.float32] | type[np.int32] = np.float32) -> NDArray[Any]:
+def read_all(content: bytes, dtype: type[np.float32 | np.int32] = np.float32) -> NDArray[Any]:
     """The whole image, put together from its tiles."""
     image = parse_tiled_image(content, "a.fits")
     return assemble(image, SparseFile([(0, content)], len(content)), dtype)
 
 
-def assemble(image: TiledImage, source: SparseFile, dtype: type[np.float32] | type[np.int32]) -> NDArray[Any]:
+def assemble(image: TiledImage, source: SparseFile, dtype: type[np.float32 | np.int32]) -> NDArray[Any]:
     """Decode every tile and put it in its place."""
     boxes = [image.tile_box(t) for t in range(image.start.size)]
     sizes = np.array([(y1 - y0) * (x1 - x0) for y0, y1, x0, x1 in boxes])
