@@ -102,7 +102,7 @@ def inspect_command(
     region: Region = None,
     endpoint_url: Endpoint = None,
 ) -> None:
-    """Describe a published cube: attributes and, per column, unit, meaning and range. Writes nothing."""
+    """Describe a published cube. Reads its attributes and columns: unit, meaning, range. Writes nothing."""
     typer.echo(as_json(inspect_cube(cube_location(cube, region, endpoint_url))))
 
 

@@ -77,12 +77,22 @@ def test_public_names_are_unique() -> None:
 
 
 def test_every_module_has_its_test() -> None:
-    """Each module is imported by a unit test of its layer, or is exercised as a whole by the integration tests."""
-    tests = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    """Each module is named by an import of some test, or has a test file of its own name in its layer."""
+    files = list((REPOSITORY / "tests").rglob("test_*.py"))
+    imports = {
+        name
+        for path in files
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    }
+    mirrored = {path.relative_to(REPOSITORY / "tests" / "unit").as_posix() for path in files if "unit" in path.parts}
     untested = [
         dotted(path)
         for path in MODULES
-        if path.name != "__init__.py" and not re.search(rf"{re.escape(dotted(path))}\b", tests)
+        if path.name != "__init__.py"
+        and dotted(path) not in imports
+        and path.relative_to(PACKAGE).with_name(f"test_{path.name}").as_posix() not in mirrored
     ]
     assert untested == []
 
@@ -104,7 +114,12 @@ def test_float_arguments_of_kernels_carry_units() -> None:
 def test_importing_the_package_does_no_work() -> None:
     """Importing every module but the trainer's loads no torch, starts no cluster and writes nothing."""
     names = [dotted(path) for path in MODULES if "training" not in path.relative_to(PACKAGE).parts]
-    code = f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\nassert 'torch' not in sys.modules"
+    code = f"""
+import importlib, sys
+for name in {names!r}:
+    importlib.import_module(name)
+assert 'torch' not in sys.modules
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""

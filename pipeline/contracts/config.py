@@ -11,8 +11,9 @@ import json
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.contracts.priors import Fraction, Positive, Priors, Section
 from pipeline.contracts.survey import BANDS
 
 S3_SCHEMES = ("s3://", "s3a://")
@@ -22,15 +23,7 @@ def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
 Bands = Annotated[tuple[Literal["g", "r", "i", "z"], ...], BeforeValidator(_split_commas)]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RunSection(Section):
@@ -70,56 +63,6 @@ class ManifestSection(Section):
 
     kind: Literal["emr", "parent"]
     url: str = Field(description="parquet file, folder of part files, or (parent only) a CSV file")
-
-
-class Prior(Section):
-    """One scalar prior: uniform, loguniform or disc (area-weighted) on [low, high]; normal truncated to it."""
-
-    kind: Literal["fixed", "uniform", "loguniform", "normal", "disc"]
-    low: float = -1e30
-    high: float = 1e30
-    mean: float = 0.0
-    sigma: Annotated[float, Field(ge=0.0)] = 0.0
-    value: float = 0.0
-
-    @model_validator(mode="after")
-    def _range_is_ordered(self) -> Prior:
-        if self.kind in ("uniform", "loguniform", "disc") and not -1e30 < self.low <= self.high < 1e30:
-            raise ValueError(f"{self.kind} prior needs finite low <= high, got {self.low}, {self.high}")
-        if self.kind == "loguniform" and self.low <= 0:
-            raise ValueError(f"loguniform prior needs low > 0, got {self.low}")
-        if self.low > self.high:
-            raise ValueError(f"prior needs low <= high, got {self.low}, {self.high}")
-        return self
-
-
-class Priors(Section):
-    """Prior of every drawn quantity; angles are uniform.
-
-    `beta_over_theta_e` is the source offset in Einstein radii, `src_mag_r` the unlensed r magnitude,
-    whose prior must have a density: uniform or normal.
-    """
-
-    theta_e_arcsec: Prior
-    lens_q: Prior
-    shear: Prior
-    lens_jitter_arcsec: Prior
-    beta_over_theta_e: Prior
-    src_re_arcsec: Prior
-    src_n: Prior
-    src_q: Prior
-    src_mag_r: Prior
-    src_gr: Prior
-    src_rz: Prior
-
-    @model_validator(mode="after")
-    def _magnitude_has_density(self) -> Priors:
-        prior = self.src_mag_r
-        if prior.kind not in ("uniform", "normal") or not -1e30 < prior.low < prior.high < 1e30:
-            raise ValueError("src_mag_r needs a uniform or normal prior with finite low < high")
-        if prior.kind == "normal" and prior.sigma <= 0:
-            raise ValueError("src_mag_r needs sigma > 0")
-        return self
 
 
 class PsfSection(Section):
@@ -162,6 +105,12 @@ class LogUniformTarget(Section):
     kind: Literal["loguniform"]
     low: Positive
     high: Positive
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> LogUniformTarget:
+        if self.low >= self.high:
+            raise ValueError(f"loguniform target needs low < high, got {self.low}, {self.high}")
+        return self
 
 
 class SamplingSection(Section):
@@ -208,7 +157,13 @@ class GateSection(Section):
     core_auc_max: Fraction = 0.55
     core_auc_radius_px: Positive = 10.0
     folds: Annotated[int, Field(ge=2, le=20)] = 5
-    waive: dict[str, Annotated[str, Field(min_length=20)]] = {}
+    waive: dict[str, Annotated[str, Field(min_length=20)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> GateSection:
+        if self.core_ratio_range[0] >= self.core_ratio_range[1]:
+            raise ValueError(f"core_ratio_range needs low < high, got {self.core_ratio_range}")
+        return self
 
 
 class PreprocessSection(Section):
@@ -308,6 +263,9 @@ class RunConfig(Section):
         return self
 
     def sha256(self, *sections: str) -> str:
-        """Hash of the resolved configuration, or of the named sections only."""
+        """Hash of the resolved configuration, or of the named sections only; ValueError for an unknown one."""
+        unknown = set(sections) - set(type(self).model_fields)
+        if unknown:
+            raise ValueError(f"no such sections: {sorted(unknown)}")
         content = self.model_dump(mode="json", include=set(sections) or None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -18,6 +18,7 @@ REJECT_REASONS = (
     "masked",
     "psfsize_invalid",
     "host_mag_missing",
+    "ebv_missing",
     "sampler_exhausted",
     "arc_masked",
     "mask_unreadable",
@@ -108,9 +109,11 @@ TRAINING = CubeSchema(
         _per_band("src_flux_nmgy", "nmgy", "Unlensed source flux as injected, extinction applied if configured"),
         _per_band("arc_flux_nmgy", "nmgy", "Flux of the arc inside the stamp"),
         _per_band("psf_fwhm_arcsec", "arcsec", "Half-maximum FWHM of the PSF model whose N_eff is that of psfsize"),
-        _column("arc_snr", "float32", "1", "EMR meaning: largest r-band arc flux * sqrt(invvar) over good pixels"),
-        _column("arc_snr_sum", "float32", "1", "EMR meaning: r-band arc flux / sqrt(sum 1/invvar) over good pixels"),
-        _column("arc_snr_matched", "float32", "1", "sqrt(sum arc**2 * invvar) over good r-band pixels"),
+        _column(
+            "arc_snr", "float32", "1", "EMR meaning: largest arc flux * sqrt(invvar) over good pixels, in sampling.band"
+        ),
+        _column("arc_snr_sum", "float32", "1", "EMR meaning: sum of arc flux / sqrt(sum 1/invvar) over good pixels"),
+        _column("arc_snr_matched", "float32", "1", "sqrt(sum arc**2 * invvar) over good pixels"),
         _column("arc_snr_aperture", "float32", "1", "arc_snr_sum restricted to 4 <= r <= 16 px around the host"),
         _column("snr_target", "float32", "1", "Value of the target metric that was assigned; NaN if none"),
         _column("attempts", "int32", "1", "Draws tried until acceptance or the limit"),

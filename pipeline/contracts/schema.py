@@ -92,8 +92,10 @@ def validate(dataset: xr.Dataset, schema: CubeSchema, sizes: Mapping[str, int]) 
             problems.append(f"{variable.name}: expected shape {expected_shape}, got {array.shape}")
         if not _dtype_matches(array.dtype, variable.dtype):
             problems.append(f"{variable.name}: expected dtype {variable.dtype}, got {array.dtype}")
-        if variable.flags and array.size and int(array.max()) >= len(variable.flags):
-            problems.append(f"{variable.name}: flag {int(array.max())} has no meaning")
+        if variable.flags and array.size and not 0 <= int(array.min()) <= int(array.max()) < len(variable.flags):
+            problems.append(f"{variable.name}: flags {int(array.min())}..{int(array.max())} are not all defined")
+        if array.dtype.kind == "O" and not all(isinstance(value, str) for value in array.to_numpy().flat):
+            problems.append(f"{variable.name}: expected text, got other objects")
     if problems:
         raise ContractError(f"dataset does not satisfy cube schema {schema.name!r}: " + "; ".join(problems))
 

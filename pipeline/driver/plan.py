@@ -94,6 +94,14 @@ def manifest_location(config: RunConfig) -> Location:
 
 def read_rows(config: RunConfig, pieces: list[TablePiece]) -> xr.Dataset:
     """The manifest rows of some pieces as `contracts.manifest.ROWS`; ContractError lists what is wrong."""
+    try:
+        return _read_rows(config, pieces)
+    except ContractError as error:
+        where = ", ".join(f"{piece.location.url} rows {piece.start}-{piece.stop}" for piece in pieces)
+        raise ContractError(f"{where}: {error}") from error
+
+
+def _read_rows(config: RunConfig, pieces: list[TablePiece]) -> xr.Dataset:
     if config.manifest.kind == "emr":
         return emr_rows(read_pieces(pieces, EMR_COLUMNS, {}), config.survey.bands, config.survey.stamp_size_px)
     optional = dict(PARENT_OPTIONAL_COLUMNS)

@@ -14,7 +14,7 @@ from pipeline.driver.diagnostics import failures_recorded
 from pipeline.driver.gating import check_gates
 from pipeline.driver.plan import Plan, check_rows, make_plan
 from pipeline.driver.provenance import environment
-from pipeline.driver.training_job import train
+from pipeline.driver.training_job import run_training_job
 from pipeline.report.page import write_report
 from pipeline.stages.gates.suite import check_waivers
 from pipeline.storage.locations import Location, RunLayout
@@ -60,7 +60,7 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
             if only in (None, "gates"):
                 check_gates(context)
             if only in (None, "train"):
-                train(context)
+                run_training_job(context)
             if only is None:
                 record.update(state="complete", error=None, finished_utc=utc_now())
             if only in (None, "report"):

@@ -160,8 +160,6 @@ def _cut_brick(
     }
     for name, values in measured.items():
         arrays[name][index] = values
-    if not mask_readable:
-        arrays["reject_reason"][index] = reason_code("mask_unreadable")
     return [str(problem) for problem in brick.problems.values()][:_MAX_NOTES]
 
 

@@ -23,7 +23,7 @@ logger = logging.getLogger("pipeline.driver")
 OUTPUTS = ("checkpoint.pt", "history.json", "metrics.json", "scores.parquet", "_SUCCESS")
 
 
-def train(context: RunContext) -> None:
+def run_training_job(context: RunContext) -> None:
     """Train and score on the published training cube; does nothing if that was done already.
 
     Raises:

@@ -103,6 +103,7 @@ def judge(cutouts: xr.Dataset, quality: QualitySection) -> xr.Dataset:
             ("out_of_bounds", cutouts["in_bounds"].to_numpy() == 0),
             ("nonfinite_pixels", (cutouts["finite_frac"].to_numpy() < 1.0).any(axis=1)),
             ("invvar_zero", (cutouts["invvar_zero_frac"].to_numpy() > quality.invvar_zero_frac_max).any(axis=1)),
+            ("mask_unreadable", np.isnan(cutouts["bad_pixel_frac"].to_numpy())),
             ("masked", ~(cutouts["bad_pixel_frac"].to_numpy() <= quality.bad_pixel_frac_max)),
             ("psfsize_invalid", ~((psfsize >= low) & (psfsize <= high)).all(axis=1)),
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.stats import norm
 
-from pipeline.contracts.config import Prior, Priors
+from pipeline.contracts.priors import Prior, Priors
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.kernels.priors import DISC, FIXED, LOGUNIFORM, NORMAL, PRIOR_COLUMNS, UNIFORM, draw_priors
 
@@ -56,7 +56,8 @@ def prior_table(priors: Priors) -> NDArray[np.float64]:
     table = np.zeros((len(_DRAWN) + len(_ANGLES), PRIOR_COLUMNS))
     for index, name in enumerate(_DRAWN):
         prior: Prior = getattr(priors, name)
-        table[index] = (_KINDS[prior.kind], prior.low, prior.high, prior.mean, prior.sigma, prior.value)
+        low, high = prior.bounds
+        table[index] = (_KINDS[prior.kind], low, high, prior.mean or 0.0, prior.sigma or 1.0, prior.value or 0.0)
     for index, name in enumerate(_ANGLES, start=len(_DRAWN)):
         half_turn = name in ("lens_phi_rad", "shear_phi_rad", "src_phi_rad")
         table[index] = (UNIFORM, 0.0, math.pi if half_turn else 2 * math.pi, 0.0, 0.0, 0.0)
@@ -136,22 +137,22 @@ def mag_density(prior: Prior, mag: float) -> float:
     Raises:
         ValueError: a kind that has no density in magnitude (`fixed`, `loguniform`, `disc`).
     """
-    if not prior.low <= mag <= prior.high:
+    low, high = prior.bounds
+    if not low <= mag <= high:
         return 0.0
     if prior.kind == "uniform":
-        return 1.0 / (prior.high - prior.low)
-    if prior.kind == "normal":
-        z_low, z_high = ((edge - prior.mean) / prior.sigma for edge in (prior.low, prior.high))
-        mass = norm.cdf(z_high) - norm.cdf(z_low)
-        return float(norm.pdf((mag - prior.mean) / prior.sigma) / (prior.sigma * mass))
+        return 1.0 / (high - low)
+    if prior.kind == "normal" and prior.mean is not None and prior.sigma is not None:
+        normal = NormalDist(prior.mean, prior.sigma)
+        return normal.pdf(mag) / (normal.cdf(high) - normal.cdf(low))
     raise ValueError(f"a {prior.kind!r} prior has no density in magnitude; use uniform or normal")
 
 
 def mag_density_max(prior: Prior) -> float:
     """Largest value of `mag_density`. [1/mag]"""
-    if prior.kind == "normal":
-        return mag_density(prior, min(max(prior.mean, prior.low), prior.high))
-    return mag_density(prior, prior.low)
+    low, high = prior.bounds
+    peak = low if prior.mean is None else min(max(prior.mean, low), high)
+    return mag_density(prior, peak)
 
 
 def ln_flux_density(prior: Prior, mag: float) -> float:

@@ -13,8 +13,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.contracts.config import Prior, RunConfig
+from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import SNR_METRICS
+from pipeline.contracts.priors import Prior
 from pipeline.contracts.survey import BAD_PIXEL_MASK, PIXEL_SCALE_ARCSEC, flux_nmgy_from_mag, mw_transmission
 from pipeline.kernels.arc_snr import arc_snr_columns
 from pipeline.kernels.psf import convolve_psf, psf_fwhm_arcsec, psf_transfer
@@ -37,6 +38,9 @@ from pipeline.stages.draws import (
     prior_table,
 )
 from pipeline.stages.sampling import Pilot, SnrTarget, rejection_probability
+
+# Share of an arc's flux that a float32 convolution may leave in a pixel without any, with a margin.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,16 @@ class Injector:
         return peak, total, matched, aperture
 
     def snr_per_flux(self, host: Host, draw: ArcDraw, unit_arc: NDArray[np.float32]) -> float:
-        """Target metric per nanomaggy of unlensed, undimmed r-band flux of the draw."""
+        """Target metric per nanomaggy of unlensed, undimmed r-band flux of the draw.
+
+        0 if the good pixels hold no more than the rounding of the convolution.
+        """
         convolved = convolve_psf(unit_arc, host.transfers[self.metric_band], unit_arc.shape[0])
         band_over_r: float = 10.0 ** (-0.4 * (draw.magnitude(self.bands[self.metric_band]) - draw.src_mag_r))
         value: float = self.snr(host, convolved)[self.metric]
+        sharpest = math.sqrt(max(float(np.nanmax(host.invvar, initial=0.0)), 0.0))
+        if value <= _ROUNDING * float(unit_arc.sum(dtype=np.float64)) * sharpest:
+            return 0.0
         return value * band_over_r * float(host.transmission[self.metric_band])
 
     def pilot_snr(self, host: Host, attempts: range) -> list[float]:
@@ -166,6 +176,8 @@ class Injector:
 
     def accept(self, host: Host) -> Accepted | str:
         """Sample one arc for the host; the reject reason if none was accepted."""
+        if not np.isfinite(host.transmission).all():
+            return "ebv_missing"
         method = self.config.sampling.method
         if method == "none":
             draw = self._draw(host, PURPOSE_PRIOR, 0)
@@ -173,7 +185,9 @@ class Injector:
         return self._snr_first(host) if method == "snr_first" else self._rejection(host)
 
     def freeze(self, rows: xr.Dataset, index: int, host: Host) -> Accepted | str:
-        """The arc of an EMR row as it stands."""
+        """The arc of an EMR row as it stands; the reject reason if the host lacks a number it needs."""
+        if not np.isfinite(host.transmission).all():
+            return "ebv_missing"
         draw = frozen_arc(rows, index, host.centre_px)
         if not math.isfinite(draw.src_mag_r):
             return "host_mag_missing"

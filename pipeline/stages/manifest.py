@@ -39,6 +39,10 @@ def emr_rows(frame: pd.DataFrame, bands: Sequence[str], stamp_size_px: int) -> x
         problems += _count(f"lens_model not in {models} though is_control={control}", wrong)
     without_lens = (frame["is_control"] == 0) & ~(frame["theta_e_arcsec"] > 0)
     problems += _count("theta_e_arcsec <= 0 though is_control=0", without_lens)
+    for name in FROZEN_COLUMNS:
+        missing = (frame["is_control"] == 0) & ~np.isfinite(frame[name].astype(float))
+        problems += _count(f"{name} not finite though is_control=0", missing)
+    problems += _count("no task_id", frame["task_id"].isna() | (frame["task_id"] == ""))
     problems += _count("duplicate task_id", frame["task_id"].duplicated())
     _raise(problems, len(frame))
     # Only the elliptical model uses lens_e; a row that says SIS is round.
@@ -55,7 +59,7 @@ def parent_rows(frame: pd.DataFrame, bands: Sequence[str]) -> xr.Dataset:
     problems = _common_problems(frame)
     task_ids = pd.Series(
         [
-            hashlib.sha256(f"{brick}|{ra:.6f}|{dec:.6f}".encode()).hexdigest()
+            hashlib.sha256(_position(brick, ra, dec)).hexdigest()
             for brick, ra, dec in zip(frame["brickname"], frame["ra"], frame["dec"], strict=True)
         ],
         dtype=object,
@@ -68,10 +72,15 @@ def parent_rows(frame: pd.DataFrame, bands: Sequence[str]) -> xr.Dataset:
 def host_ids(brickname: Sequence[str], ra_deg: Sequence[float], dec_deg: Sequence[float]) -> NDArray[np.int64]:
     """Stable 64-bit identity of hosts: blake2b of brick and position to 1e-6 deg. Shape (sample,)."""
     digests = (
-        hashlib.blake2b(f"{brick}|{ra:.6f}|{dec:.6f}".encode(), digest_size=8).digest()
+        hashlib.blake2b(_position(brick, ra, dec), digest_size=8).digest()
         for brick, ra, dec in zip(brickname, ra_deg, dec_deg, strict=True)
     )
     return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
+
+
+def _position(brick: str, ra_deg: float, dec_deg: float) -> bytes:
+    # Adding 0.0 turns the -0.0 that rounding may leave into 0.0.
+    return f"{brick}|{round(ra_deg, 6) + 0.0:.6f}|{round(dec_deg, 6) + 0.0:.6f}".encode()
 
 
 def _common_problems(frame: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import HOST_COLUMNS, ROLES, SNR_METRICS, TRAINING
+from pipeline.contracts.errors import ContractError
 from pipeline.kernels.psf import psf_fwhm_arcsec
 from pipeline.kernels.random import task_keys
 from pipeline.stages.cutouts import reason_code
@@ -47,7 +48,12 @@ def make_pairs(
         rows: the manifest rows of the shard (`contracts.manifest.ROWS`).
         first_row: number of the shard's first row in the manifest; numbers the pairs.
         injector: draws and renders; its counters are advanced.
+
+    Raises:
+        ContractError: rows and cutouts are not the same rows in the same order.
     """
+    if cutouts["task_id"].to_numpy().tolist() != rows["task_id"].to_numpy().tolist():
+        raise ContractError("cutouts and manifest rows of a shard differ in task_id or in order")
     out = _empty(cutouts, config)
     keys = task_keys(cutouts["task_id"].to_numpy().tolist())
     usable = cutouts["usable"].to_numpy()
@@ -71,7 +77,8 @@ def make_pairs(
         accepted = injector.freeze(rows, index, host) if frozen else injector.accept(host)
         if isinstance(accepted, str):
             out["reject_reason"][index] = reason_code(accepted)
-            out["attempts"][index] = config.sampling.max_attempts
+            tried = accepted in ("sampler_exhausted", "arc_masked")
+            out["attempts"][index] = config.sampling.max_attempts if tried else 0
             continue
         exposed = expose(injector, host, accepted)
         snr = injector.snr(host, exposed["arc"][injector.metric_band])

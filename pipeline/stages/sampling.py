@@ -1,7 +1,9 @@
 """Control of the SNR distribution: the target, the pilot's estimate of the proposal, acceptance.
 
 With rho the target metric, q(rho) its density under the prior and pi(rho) the target:
-  rejection   accept a prior draw with pi(rho) / (M q(rho)), M = safety * sup(pi / q);
+  rejection   accept a prior draw with pi(rho) / (M q(rho)), M = safety * sup(pi / q); q is pooled over
+              hosts, so this is exact where the hosts are alike or sampling.max_attempts is 1, and is the
+              reference for snr_first, which needs neither;
   snr_first   assign rho ~ pi to the task, hold it while redrawing everything but the flux, solve the
               flux (every metric is linear in it) and accept with p_m(m) / max p_m.
 Accepted rows carry w = q / pi, which turns them back into the prior restricted to the target's support.
@@ -46,7 +48,7 @@ class SnrTarget:
         below = 0.0
         for (low, high), share in zip(pairwise(self.edges), self.shares, strict=True):
             if share > 0 and uniform <= below + share:
-                return float(low * (high / low) ** ((uniform - below) / share))
+                return min(high, float(low * (high / low) ** ((uniform - below) / share)))
             below += share
         return self.edges[-1]
 

@@ -94,7 +94,7 @@ def write_shard(
     store = location.join(HIERARCHY).zarr_store()
 
     def write(variable: Variable) -> tuple[str, dict[str, int | str]]:
-        array = zarr.open_array(store, path=variable.name, mode="r+")
+        array = zarr.open_array(store, path=variable.name, mode="r+").with_config({"write_empty_chunks": True})
         values = dataset[variable.name].to_numpy()
         array[rows] = values
         if not _same(np.asarray(array[rows]), values):
@@ -105,7 +105,6 @@ def write_shard(
 
     with (
         cube_errors(f"write shard {shard} of {location.url}"),
-        zarr.config.set({"array.write_empty_chunks": True}),
         ThreadPoolExecutor(_CONCURRENT_VARIABLES) as pool,
     ):
         return dict(pool.map(write, schema.variables))
@@ -142,6 +141,9 @@ class PublishedCube:
             group = zarr.open_group(self._store, mode="r", use_consolidated=True)
             self._arrays = dict(group.arrays())
             self.attrs: dict[str, Any] = dict(group.attrs)
+        missing = [name for name in ("n_samples", "shard_samples", "schema") if name not in self.attrs]
+        if missing:
+            raise ContractError(f"{location.url} is a Zarr group but not a cube: it has no attribute {missing[0]!r}")
         self.n_samples = int(self.attrs["n_samples"])
         self.shard_samples = int(self.attrs["shard_samples"])
         self.n_shards = -(-self.n_samples // self.shard_samples)
@@ -152,33 +154,51 @@ class PublishedCube:
         return start, min(start + self.shard_samples, self.n_samples)
 
     def columns(self, names: Sequence[str]) -> xr.Dataset:
-        """Whole columns, in memory."""
-        return self._read(names, slice(0, self.n_samples))
+        """Whole columns, in memory; StorageError if an object of them is missing or empty."""
+        return self._read(names, range(self.n_shards))
 
     def read_shard(self, shard: int, names: Sequence[str]) -> xr.Dataset:
-        """Variables of the rows of one shard, in memory; corrupt bytes raise StorageError (crc32c)."""
-        return self._read(names, slice(*self.shard_range(shard)))
+        """Variables of the rows of one shard, in memory.
+
+        Raises:
+            ContractError: no such shard or variable.
+            StorageError: an object is missing, empty, or fails its checksum (crc32c).
+        """
+        if not 0 <= shard < self.n_shards:
+            raise ContractError(f"{self.location.url} has shards 0 to {self.n_shards - 1}, not {shard}")
+        return self._read(names, range(shard, shard + 1))
 
     def column_names(self) -> list[str]:
         """Names of the variables that are not stamps."""
         return [name for name, array in self._arrays.items() if array.ndim <= 2]
 
-    def _read(self, names: Sequence[str], rows: slice) -> xr.Dataset:
+    def _read(self, names: Sequence[str], shards: range) -> xr.Dataset:
         unknown = [name for name in names if name not in self._arrays]
         if unknown:
             raise ContractError(f"{self.location.url} has no variable {', '.join(unknown)}")
-        arrays = [self._arrays[name] for name in names]
-        with (
-            cube_errors(f"read {self.location.url}"),
-            ThreadPoolExecutor(_CONCURRENT_VARIABLES) as pool,
-        ):
-            values = list(pool.map(lambda array: _plain(np.asarray(array[rows])), arrays))
+        rows = slice(self.shard_range(shards[0])[0], self.shard_range(shards[-1])[1])
+
+        def read(name: str) -> NDArray[Any]:
+            self._require_objects(name, shards)
+            return _plain(np.asarray(self._arrays[name][rows]))
+
+        with cube_errors(f"read {self.location.url}"), ThreadPoolExecutor(_CONCURRENT_VARIABLES) as pool:
+            values = list(pool.map(read, names))
         return xr.Dataset(
             {
-                name: (_dims(array), value, dict(array.attrs))
-                for name, array, value in zip(names, arrays, values, strict=True)
+                name: (_dims(self._arrays[name]), value, dict(self._arrays[name].attrs))
+                for name, value in zip(names, values, strict=True)
             }
         )
+
+    def _require_objects(self, name: str, shards: range) -> None:
+        """A missing object would read as fill values, silently."""
+        folder = self.location.join(HIERARCHY, name, "c")
+        tail = "/0" * (self._arrays[name].ndim - 1)
+        sizes = folder.join(f"{shards[0]}{tail}").size() if len(shards) == 1 else folder.sizes()
+        lost = [shard for shard in shards if not (sizes if isinstance(sizes, int) else sizes.get(f"{shard}{tail}", 0))]
+        if lost:
+            raise StorageError(f"{self.location.url}: {name} of shard {lost[0]} is missing or empty")
 
 
 def open_cube(location: Location) -> PublishedCube:

@@ -96,6 +96,14 @@ class Location:
             entries = self.filesystem.ls(self.path, detail=False)
         return sorted({str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries})
 
+    def size(self) -> int:
+        """Size of the file in bytes; 0 if it is not there."""
+        with storage_errors(f"look up {self.url}"):
+            try:
+                return int(self.filesystem.info(self.path)["size"])
+            except FileNotFoundError:
+                return 0
+
     def sizes(self) -> dict[str, int]:
         """Relative path to size in bytes of every file below this folder; empty if there is none."""
         with storage_errors(f"list {self.url}"):
@@ -199,14 +207,20 @@ def storage_errors(action: str) -> Iterator[None]:
 
 
 def _normalise(url: str) -> str:
-    url = url.rstrip("/")
-    if url.startswith("s3a://"):
-        return "s3://" + url.removeprefix("s3a://")
-    if "://" not in url:
-        return "file://" + str(Path(url).absolute())
-    if url.partition("://")[0] not in ("file", "s3", "http", "https"):
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        if not url:
+            raise ConfigError("expected a URL or a folder, got an empty text")
+        return "file://" + str(Path(url).expanduser().absolute())
+    scheme = "s3" if scheme == "s3a" else scheme
+    if scheme not in ("file", "s3", "http", "https"):
         raise ConfigError(f"{url}: expected file://, s3://, s3a:// or https://")
-    return url
+    rest = rest.rstrip("/")
+    if scheme == "file":
+        return "file://" + str(Path(rest or "/").absolute())
+    if not rest or rest.startswith("/"):
+        raise ConfigError(f"{url}: names no {'bucket' if scheme == 's3' else 'host'}")
+    return f"{scheme}://{rest}"
 
 
 def _replace_file(path: Path, data: bytes) -> None:

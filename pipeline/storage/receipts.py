@@ -79,6 +79,9 @@ def _parse(location: Location) -> Receipt:
     try:
         content = json.loads(location.read_bytes())
         content["notes"] = tuple(content["notes"])
-        return Receipt(**content)
+        receipt = Receipt(**content)
     except (ValueError, TypeError, KeyError) as error:
         raise VerificationError(f"{location.url} is not a receipt: {error}") from error
+    if location.url.rsplit("/", 1)[-1] != f"{receipt.shard:06d}.json":
+        raise VerificationError(f"{location.url} is the receipt of shard {receipt.shard}")
+    return receipt

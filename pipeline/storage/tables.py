@@ -92,6 +92,8 @@ def table_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def _table_files(location: Location) -> list[tuple[Location, int]]:
+    if not location.exists():
+        raise ContractError(f"{location.url}: expected a parquet or CSV table, found nothing there")
     with storage_errors(f"look up {location.url}"):
         info = location.filesystem.info(location.path)
     if info["type"] == "file":
@@ -99,7 +101,7 @@ def _table_files(location: Location) -> list[tuple[Location, int]]:
     return [
         (location.join(name), size)
         for name, size in location.sizes().items()
-        if name.endswith((".parquet", ".csv")) and not name.rsplit("/", 1)[-1].startswith(("_", "."))
+        if name.endswith((".parquet", ".csv")) and not any(part.startswith(("_", ".")) for part in name.split("/"))
     ]
 
 
@@ -130,7 +132,7 @@ def _read_piece(piece: TablePiece, columns: Mapping[str, str], optional: Mapping
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     return frame
 
 
@@ -149,6 +151,9 @@ def _row_groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[
 def _check_columns(
     location: Location, schema: pa.Schema, columns: Mapping[str, str], optional: Mapping[str, str]
 ) -> None:
+    twice = {name for name in schema.names if schema.names.count(name) > 1} & {*columns, *optional}
+    if twice:
+        raise ContractError(f"{location.url}: columns written twice: {', '.join(map(repr, sorted(twice)))}")
     problems = [f"missing column {name!r} ({family})" for name, family in columns.items() if name not in schema.names]
     for name, family in {**optional, **columns}.items():
         if name in schema.names and not _is_family(schema.field(name).type, family):

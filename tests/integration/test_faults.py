@@ -17,12 +17,14 @@ from pipeline.contracts.datasets import CUTOUTS, REJECT_REASONS
 from pipeline.contracts.errors import ContractError, StorageError
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.cubes import RunContext, shard_tasks
+from pipeline.driver.diagnostics import failures_recorded
 from pipeline.driver.plan import make_plan
 from pipeline.driver.run import open_record, run
 from pipeline.driver.tasks import make_cutouts_shard
 from pipeline.storage.cube import PublishedCube, create_cube, cube_attributes, open_cube, publish_cube
 from pipeline.storage.locations import RunLayout
 from pipeline.storage.receipts import Receipt, read_receipts
+from pipeline.storage.runs import read_record
 
 Config = Callable[..., RunConfig]
 
@@ -136,6 +138,20 @@ def test_read_only_output_is_an_error_that_names_the_folder(make_config: Config,
     root = tmpfs("readonly", "ro")
     with pytest.raises(StorageError, match="readonly"):
         run(make_config(root))
+
+
+def test_failure_is_recorded_with_its_reason(make_config: Config, tmp_path: Path) -> None:
+    """What ends a run is in its record, with a traceback and a report, and is raised again."""
+    config = make_config(tmp_path)
+    layout, plan = RunLayout.of(config.run), make_plan(config)
+    with open_cluster(config.cluster) as cluster:
+        context = RunContext(config, layout, plan, open_record(layout, config, plan), cluster)
+        with pytest.raises(StorageError, match="bucket is gone"), failures_recorded(context):
+            raise StorageError("the bucket is gone")
+    record = read_record(layout)
+    assert (record["state"], record["error"]["type"], record["error"]["exit_code"]) == ("failed", "StorageError", 75)
+    assert "the bucket is gone" in layout.diagnostics.join("traceback.txt").read_bytes().decode()
+    assert "the bucket is gone" in layout.report.join("index.html").read_bytes().decode()
 
 
 def test_full_disk_is_an_error_and_leaves_nothing_published(

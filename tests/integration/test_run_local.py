@@ -14,8 +14,10 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import ContractError, GateError, PlanChangedError, VerificationError
 from pipeline.contracts.schema import CubeSchema
+from pipeline.driver.gating import read_stamps
 from pipeline.driver.inspection import inspect_cube, run_status, verify_run
 from pipeline.driver.run import run
+from pipeline.driver.training_job import OUTPUTS
 from pipeline.storage.cube import open_cube
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import read_json, read_record
@@ -190,11 +192,21 @@ def test_inspect_describes_every_column(finished: tuple[RunConfig, RunLayout]) -
     assert json.dumps(described)
 
 
+def test_gates_see_used_rows_only(finished: tuple[RunConfig, RunLayout]) -> None:
+    """The sample of stamps holds used rows of whole shards, at most as many as asked for."""
+    _, layout = finished
+    cube = open_cube(layout.cube("training"))
+    stamps = read_stamps(cube, max_samples=40)
+    assert 0 < stamps.sizes["sample"] <= 32
+    assert (stamps["role"].to_numpy() != 0).all()
+    assert np.isfinite(stamps["injected"].to_numpy()).all()
+
+
 def test_trainer_output_is_complete(finished: tuple[RunConfig, RunLayout]) -> None:
     """Scores exist for both stamps of every test pair, and the checkpoint knows its plan."""
     _, layout = finished
     names = layout.training.names()
-    assert {"checkpoint.pt", "history.json", "metrics.json", "scores.parquet", "_SUCCESS"} <= set(names)
+    assert set(OUTPUTS) <= set(names)
     assert len(json.loads(Location(layout.training.url + "/history.json").read_bytes())) == 1
     metrics = read_json(layout.training.join("metrics.json"))
     assert 0.0 <= metrics["auc"]["value"] <= 1.0

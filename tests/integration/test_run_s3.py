@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import fsspec
 import pandas as pd
@@ -102,7 +102,7 @@ class _CountBytes:
     def __init__(self) -> None:
         self.bytes = 0
 
-    def __enter__(self) -> _CountBytes:
+    def __enter__(self) -> Self:
         file_class = fsspec.get_filesystem_class("s3")._open.__globals__["S3File"]
         self._class, self._fetch = file_class, file_class._fetch_range
         counter = self

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.contracts.config import Prior, RunConfig
+from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import parse_config
 from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.priors import Prior
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
 NO_DEFAULT = (

@@ -57,7 +57,7 @@ def test_all_violations_are_in_one_error() -> None:
         "unknown variable 'extra'",
         "image: expected shape (3, 4, 4), got (3, 4, 5)",
         "image: expected dtype float32, got float64",
-        "colour: flag 2 has no meaning",
+        "colour: flags 0..2 are not all defined",
     ):
         assert expected in message
 

@@ -66,7 +66,7 @@ def configuration(root: str) -> RunConfig:
                 "mode": "sample",
                 "extinction": True,
                 "priors": {
-                    **{key: {"kind": "fixed", "value": 1.0} for key in names},
+                    **{key: {"kind": "fixed", "value": 0.5} for key in names},
                     "src_mag_r": {"kind": "uniform", "low": 21.0, "high": 27.0},
                 },
             },

@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 from scipy import integrate, stats
 
-from pipeline.contracts.config import Prior, Priors, RunConfig
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.priors import Prior, Priors
 from pipeline.kernels.random import PURPOSE_PRIOR, PURPOSE_WEIGHT, task_keys
 from pipeline.stages.draws import (
     ArcDraw,

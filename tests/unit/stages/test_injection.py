@@ -235,7 +235,7 @@ def test_arc_on_masked_pixels_only_is_arc_masked(
     assert injector.accept(masked) == "arc_masked"
 
 
-def test_rounding_noise_is_no_signal(make_config: MakeConfig, host: Host) -> None:
+def test_rounding_noise_is_no_signal(make_config: MakeConfig, make_cutouts: MakeCutouts) -> None:
     """With only a far corner pixel good, the arc's light there is rounding noise, so the reason is arc_masked."""
     compact = (
         "injection.psf.profile=gaussian",
@@ -244,9 +244,10 @@ def test_rounding_noise_is_no_signal(make_config: MakeConfig, host: Host) -> Non
         "injection.priors.src_n={kind: fixed, value: 0.7}",
         "sampling.max_attempts=20",
     )
+    injector = Injector(make_config(*CHEAP, *compact), None)
+    host = injector.host(make_cutouts(1, size=24), 0, np.uint64(1))
     maskbits = np.full_like(host.maskbits, mask_value("MEDIUM"))
     maskbits[0, 0] = 0
-    injector = Injector(make_config(*CHEAP, *compact), None)
     assert injector.accept(dataclasses.replace(host, maskbits=maskbits)) == "arc_masked"
 
 

@@ -238,7 +238,7 @@ def test_frozen_row_without_host_magnitude_is_refused(
     assert frozen["attempts"].to_numpy()[0] == 0
 
 
-@pytest.mark.parametrize("column", ["ebv_mag", "src_gr"])
+@pytest.mark.parametrize("column", ["ebv_mag", "mag_r"])
 def test_frozen_pair_never_has_nan_pixels(
     cutouts: xr.Dataset, rows: xr.Dataset, make_config: MakeConfig, column: str
 ) -> None:

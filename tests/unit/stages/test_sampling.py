@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from pipeline.contracts.config import BinsTarget, LogUniformTarget, Prior, SamplingSection
+from pipeline.contracts.config import BinsTarget, LogUniformTarget, SamplingSection
 from pipeline.contracts.errors import ContractError
+from pipeline.contracts.priors import Prior
 from pipeline.stages.draws import mag_density, mag_density_max
 from pipeline.stages.sampling import CLIPPED_SHARE_MAX, Pilot, SnrTarget, estimate_pilot, rejection_probability
 

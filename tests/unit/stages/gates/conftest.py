@@ -66,7 +66,7 @@ def configuration() -> RunConfig:
             "injection": {
                 "mode": "sample",
                 "extinction": True,
-                "priors": {**{name: {"kind": "fixed", "value": 1.0} for name in names}, "src_mag_r": magnitudes},
+                "priors": {**{name: {"kind": "fixed", "value": 0.5} for name in names}, "src_mag_r": magnitudes},
             },
             "sampling": {
                 "method": "snr_first",
