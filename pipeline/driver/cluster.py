@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from distributed.worker import Worker
 from pipeline.contracts.config import ClusterSection
 from pipeline.contracts.errors import ClusterError
 from pipeline.driver.provenance import code_version
+
+logger = logging.getLogger("pipeline.driver")
 
 # A worker may die with several tasks assigned; each death counts against each of them.
 _ALLOWED_FAILURES = 10
@@ -70,6 +73,8 @@ class Cluster:
     def _connect(self) -> Client:
         section = self._section
         dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES})
+        fields = {"kind": section.kind, "workers": section.workers}
+        logger.info("waiting for workers", extra={"fields": fields})
         if section.kind == "local":
             dask.config.set({"distributed.nanny.environ": dict.fromkeys(_THREAD_VARIABLES, "1")})
             self._cluster = LocalCluster(
@@ -89,6 +94,7 @@ class Cluster:
                 f"{section.no_workers_timeout_s:g} s: {error}"
             ) from error
         client.register_plugin(CodeVersionPlugin(code_version()))
+        logger.info("workers are ready", extra={"fields": {"dashboard": client.dashboard_link}})
         return client
 
 

@@ -49,6 +49,8 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
         logger.info("already complete, nothing to do", extra={"fields": {"run": layout.root.url}})
         return layout
     record.update(state="running", error=None)
+    fields = {"run": layout.root.url, "rows": plan.shape.sizes["sample"], "shards": plan.shape.n_shards}
+    logger.info("planned", extra={"fields": fields})
     with open_cluster(config.cluster) as cluster:
         context = RunContext(config, layout, plan, record, cluster)
         with failures_recorded(context):

@@ -20,9 +20,12 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import Buffer
 from zarr.core.common import JSON
 from zarr.errors import ZarrUserWarning
+from zarr.storage import MemoryStore
 
 from pipeline.contracts.errors import ContractError, StorageError, VerificationError
 from pipeline.contracts.schema import SAMPLE_DIM, CubeSchema, Variable, validate
@@ -84,29 +87,27 @@ def write_shard(
     Returns:
         Object name relative to the cube -> {"bytes": size, "sha256": digest of the stored bytes}.
 
+    Each object is encoded by zarr in memory and put as a whole, so a shard costs one write and one read
+    per variable and a reader never sees a part of one.
+
     Raises:
         ContractError: the dataset breaks the schema.
         StorageError: a write or the reading back failed.
-        VerificationError: the store gives back other values than were written.
+        VerificationError: the store gives back other bytes than were written, or they decode to other values.
     """
     rows = shape.rows(shard)
-    validate(dataset, schema, {**shape.sizes, SAMPLE_DIM: rows.stop - rows.start})
-    store = location.join(HIERARCHY).zarr_store()
+    sizes = {**shape.sizes, SAMPLE_DIM: rows.stop - rows.start}
+    validate(dataset, schema, sizes)
 
     def write(variable: Variable) -> tuple[str, dict[str, int | str]]:
-        array = zarr.open_array(store, path=variable.name, mode="r+").with_config({"write_empty_chunks": True})
-        values = dataset[variable.name].to_numpy()
-        array[rows] = values
-        if not _same(np.asarray(array[rows]), values):
-            raise VerificationError(f"{location.url} shard {shard}: {variable.name} reads back differently")
         name = object_name(variable, shard)
-        data = location.join(name).read_bytes()
+        data = _encode(variable, CubeShape(sizes, shape.shard_samples, shape.inner_chunk), dataset[variable.name])
+        location.join(name).write_bytes(data)
+        if location.join(name).read_bytes() != data:
+            raise VerificationError(f"{location.url}: {name} reads back differently than it was written")
         return name, {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
-    with (
-        cube_errors(f"write shard {shard} of {location.url}"),
-        ThreadPoolExecutor(_CONCURRENT_VARIABLES) as pool,
-    ):
+    with ThreadPoolExecutor(_CONCURRENT_VARIABLES) as pool:
         return dict(pool.map(write, schema.variables))
 
 
@@ -238,10 +239,21 @@ def cube_errors(action: str) -> Iterator[None]:
             raise StorageError(f"cannot {action}: {error}") from error
 
 
-def _create_array(store: Any, variable: Variable, shape: CubeShape) -> None:
+def _encode(variable: Variable, shape: CubeShape, array: xr.DataArray) -> bytes:
+    """The object of one variable of a shard, as zarr encodes it; `shape` is that of the shard."""
+    objects: dict[str, Buffer] = {}
+    values = array.to_numpy()
+    target = _create_array(MemoryStore(objects), variable, shape).with_config({"write_empty_chunks": True})
+    target[...] = values
+    if not _same(np.asarray(target[...]), values):
+        raise VerificationError(f"{variable.name} does not survive its encoding")
+    return objects[object_name(variable, 0).removeprefix(f"{HIERARCHY}/")].to_bytes()
+
+
+def _create_array(store: Store, variable: Variable, shape: CubeShape) -> zarr.Array[Any]:
     lengths = tuple(shape.sizes[dim] for dim in variable.dims)
     rest = lengths[1:]
-    zarr.create_array(
+    return zarr.create_array(
         store,
         name=variable.name,
         shape=lengths,

@@ -48,9 +48,10 @@ WAIVED = "small survey of the test suite with too few sky cells and pairs"
 
 @dataclass(frozen=True)
 class S3Server:
-    """Endpoint of a running SeaweedFS with one bucket."""
+    """Endpoints of a running SeaweedFS with one bucket: the S3 API, and plain HTTP for reading."""
 
     endpoint_url: str
+    http_url: str
     bucket: str = "darkhaloscope"
 
 
@@ -101,7 +102,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     saved = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     os.environ.update(AWS_ACCESS_KEY_ID="testkey", AWS_SECRET_ACCESS_KEY="testsecret")
-    server = S3Server(f"http://127.0.0.1:{ports['s3']}")
+    server = S3Server(f"http://127.0.0.1:{ports['s3']}", f"http://127.0.0.1:{ports['filer']}/buckets")
     try:
         _make_bucket(server, folder / "weed.log")
         yield server

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import fsspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,10 +19,11 @@ import pytest
 import yaml
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.errors import BrickMissingError, ConfigError
 from pipeline.driver.inspection import verify_run
 from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.run import run
+from pipeline.storage.bricks import Brick, Windows
 from pipeline.storage.cube import open_cube
 from pipeline.storage.locations import Location, RunLayout
 
@@ -54,6 +56,26 @@ def test_run_on_s3_equals_the_run_on_disk(make_config: Config, s3_server: Any, s
     assert remote_shard.identical(
         open_cube(local.cube("cutouts")).read_shard(0, ["image", "task_id", "bad_pixel_frac"])
     )
+
+
+def test_bricks_over_http_equal_bricks_on_disk(
+    make_config: Config, s3_server: Any, survey: Path, tmp_path: Path
+) -> None:
+    """Ranged reads over plain HTTP give the pixels of the local files; a brick that is not there is recorded."""
+    on_s3(make_config, s3_server, survey, "whole")
+    keys = [("image", "g"), ("invvar", "z"), ("maskbits", ""), ("psfsize", "r")]
+    windows = Windows(np.array([10, 150]), np.array([220, 60]), 64)
+    web = Location(f"{s3_server.http_url}/{s3_server.bucket}/whole/coadd")
+    name = min(path.name for path in (survey / "coadd").iterdir())
+    read = {}
+    for location in (web, Location(str(survey / "coadd"))):
+        brick = Brick.open(location.filesystem, location.path, "cache", name, keys)
+        read[location.scheme] = brick.read(dict.fromkeys(keys, windows))
+        assert brick.problems == {}
+    for key in keys:
+        np.testing.assert_array_equal(read["http"][key], read["file"][key])
+    absent = Brick.open(web.filesystem, web.path, "cache", "0000p000", keys)
+    assert {type(problem) for problem in absent.problems.values()} == {BrickMissingError}
 
 
 def test_limited_plan_reads_one_shard_of_the_manifest(make_config: Config, s3_server: Any, survey: Path) -> None:
