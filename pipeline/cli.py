@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -13,7 +15,7 @@ import yaml
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
-from pipeline.contracts.errors import ConfigError, PipelineError
+from pipeline.contracts.errors import ClusterError, ConfigError, PipelineError
 from pipeline.driver.inspection import (
     as_json,
     cube_location,
@@ -141,13 +143,21 @@ def config_show_command(config: ConfigFile, overrides: Overrides = None) -> None
 
 
 def main() -> None:
-    """Entry point of `dhs`: run a command; a PipelineError becomes one line and its exit code."""
+    """Entry point of `dhs`: run a command; a PipelineError becomes one line and its exit code.
+
+    SIGTERM ends the command as a retriable failure: workers are stopped and the reason is recorded.
+    """
     configure_logging()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except PipelineError as error:
         logging.getLogger("pipeline").error("%s: %s", type(error).__name__, error)  # noqa: TRY400 - the message is the report
         sys.exit(error.exit_code)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    raise ClusterError(f"ended by signal {signal.Signals(number).name}; the same command resumes")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -78,6 +79,35 @@ def test_three_workers_with_one_killed_make_the_same_bytes(
     """Three worker processes of which one is killed while it works: the reference's bytes."""
     config = make_config(tmp_path, "cluster.workers=3", "cluster.memory_per_worker=1GiB")
     assert digests(cubes_on_cluster(config, kill_one=True)) == reference
+
+
+def test_terminated_driver_records_why_and_leaves_no_worker(make_config: Config, tmp_path: Path) -> None:
+    """SIGTERM ends `dhs run` with exit code 75, a recorded reason and no process left behind."""
+    config = make_config(tmp_path, "training.enabled=false")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(path)]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    receipts = tmp_path / "demo" / "receipts" / "cutouts"
+    deadline = time.monotonic() + 120
+    while not list(receipts.glob("*.json")) and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    driver.terminate()
+    _, message = driver.communicate(timeout=60)
+    assert driver.returncode == 75, message[-2000:]
+    assert "SIGTERM" in json.loads((tmp_path / "demo" / "run.json").read_text())["error"]["message"]
+    deadline = time.monotonic() + 30
+    while _group_is_alive(driver.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _group_is_alive(driver.pid)
+
+
+def _group_is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_killed_driver_resumes_to_the_same_bytes(
