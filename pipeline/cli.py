@@ -145,10 +145,11 @@ def config_show_command(config: ConfigFile, overrides: Overrides = None) -> None
 def main() -> None:
     """Entry point of `dhs`: run a command; a PipelineError becomes one line and its exit code.
 
-    SIGTERM ends the command as a retriable failure: workers are stopped and the reason is recorded.
+    SIGTERM or SIGINT ends the command as a retriable failure: workers are stopped and the reason is recorded.
     """
     configure_logging()
     signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, _terminate)
     try:
         app()
     except PipelineError as error:

@@ -194,6 +194,10 @@ class TrainingSection(Section):
     preprocess: PreprocessSection = PreprocessSection()
     timeout_s: Positive = 86_400.0
 
+    def identity_sha256(self) -> str:
+        """Hash of what decides the trained weights."""
+        return hashlib.sha256(self.model_dump_json(exclude={"enabled", "timeout_s"}).encode()).hexdigest()
+
 
 class ShardSection(Section):
     """Size of a shard, the unit of work, storage and retry; and of its inner chunks."""

@@ -41,7 +41,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"config file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"config file {path} is not UTF-8: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"config file {path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config file {path}: expected a mapping of sections, got {type(content).__name__}")
@@ -70,7 +70,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {key}: {parent!r} is a value, not a section")
     try:
         node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {key}: {value!r} is not YAML: {error}") from error
 
 

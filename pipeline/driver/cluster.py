@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from asyncio import CancelledError
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, Future, LocalCluster, WorkerPlugin, wait
+from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker, NoValidWorkerError
 from distributed.worker import Worker
 
 from pipeline.contracts.config import ClusterSection
@@ -22,6 +28,18 @@ logger = logging.getLogger("pipeline.driver")
 # A worker may die with several tasks assigned; each death counts against each of them.
 _ALLOWED_FAILURES = 10
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+CLUSTER_FAILURES = (
+    KilledWorker,
+    NoValidWorkerError,
+    CommClosedError,
+    CancelledError,
+    FutureCancelledError,
+    TimeoutError,
+)
+_POLL_SECONDS = 2.0
+_CLOSE_SECONDS = 30.0
 
 
 class CodeVersionPlugin(WorkerPlugin):
@@ -63,12 +81,36 @@ class Cluster:
         """True once the client was used."""
         return self._client is not None
 
+    def wait_for_any(self, futures: Sequence[Future[Any]]) -> None:
+        """Return once one of the futures has ended.
+
+        Raises:
+            ClusterError: there was no worker for `no_workers_timeout_s`.
+        """
+        lonely_since: float | None = None
+        while True:
+            try:
+                wait(futures, timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                if self.client.scheduler_info(n_workers=-1)["workers"]:
+                    lonely_since = None
+                    continue
+                lonely_since = lonely_since or time.monotonic()
+                if time.monotonic() - lonely_since > self._section.no_workers_timeout_s:
+                    limit = self._section.no_workers_timeout_s
+                    raise ClusterError(f"no worker for {limit:g} s with {len(futures)} shards in flight") from None
+            else:
+                return
+
     def close(self) -> None:
-        """Disconnect, and stop the workers that this object started."""
-        if self._client is not None:
-            self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+        """Disconnect, and stop the workers that this object started; a scheduler that is gone is no error."""
+        try:
+            if self._client is not None:
+                self._client.close(timeout=_CLOSE_SECONDS)
+            if self._cluster is not None:
+                self._cluster.close(timeout=_CLOSE_SECONDS)
+        except CLUSTER_FAILURES as error:
+            logger.warning("cluster did not close", extra={"fields": {"reason": repr(error)}})
 
     def _connect(self) -> Client:
         section = self._section
@@ -77,14 +119,17 @@ class Cluster:
         logger.info("waiting for workers", extra={"fields": fields})
         if section.kind == "local":
             dask.config.set({"distributed.nanny.environ": dict.fromkeys(_THREAD_VARIABLES, "1")})
-            self._cluster = LocalCluster(
-                n_workers=section.workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=section.memory_per_worker,
-                dashboard_address=f"127.0.0.1:{section.dashboard_port}",
-                local_directory=str(Path(tempfile.gettempdir()) / f"dhs-dask-{os.getuid()}"),
-            )
+            try:
+                self._cluster = LocalCluster(
+                    n_workers=section.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=section.memory_per_worker,
+                    dashboard_address=f"127.0.0.1:{section.dashboard_port}",
+                    local_directory=str(Path(tempfile.gettempdir()) / f"dhs-dask-{os.getuid()}"),
+                )
+            except (RuntimeError, OSError) as error:
+                raise ClusterError(f"the local cluster did not start: {error}") from error
         try:
             client = Client(self._cluster or section.address, timeout=section.no_workers_timeout_s)
             client.wait_for_workers(section.workers, timeout=section.no_workers_timeout_s)
@@ -96,6 +141,15 @@ class Cluster:
         client.register_plugin(CodeVersionPlugin(code_version()))
         logger.info("workers are ready", extra={"fields": {"dashboard": client.dashboard_link}})
         return client
+
+
+@contextmanager
+def cluster_errors() -> Iterator[None]:
+    """Turn the loss of workers or scheduler into ClusterError."""
+    try:
+        yield
+    except CLUSTER_FAILURES as error:
+        raise ClusterError(f"the Dask cluster failed: {type(error).__name__}: {error}") from error
 
 
 @contextmanager

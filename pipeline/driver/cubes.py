@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,24 @@ from distributed import performance_report
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
-from pipeline.contracts.errors import VerificationError
+from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.contracts.schema import CubeSchema
-from pipeline.driver.cluster import Cluster
+from pipeline.driver.cluster import Cluster, cluster_errors
 from pipeline.driver.plan import Plan
 from pipeline.driver.provenance import code_version, environment
 from pipeline.driver.shards import finished_shards, run_shards
 from pipeline.driver.tasks import ShardTask, draw_pilot, make_cutouts_shard, make_training_shard
 from pipeline.stages.sampling import CLIPPED_SHARE_MAX, Pilot, SnrTarget, estimate_pilot
-from pipeline.storage.cube import create_cube, cube_attributes, is_published, open_cube, publish_cube
+from pipeline.storage.cube import MARKER, create_cube, cube_attributes, is_published, open_cube, publish_cube
 from pipeline.storage.locations import RunLayout, storage_errors
 from pipeline.storage.receipts import Receipt, missing_objects
 from pipeline.storage.runs import RunRecord, read_json, write_json
 
 # Shards that the pilot draws from, spread evenly over the run.
 _PILOT_SHARDS = 16
+
+# Rows after which a survey without a single brick is called mistyped.
+_ROWS_TO_JUDGE = 64
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,29 @@ def build_training(context: RunContext) -> None:
     """
     open_cube(context.layout.cube("cutouts"))
     pilot = _pilot(context)
-    receipts = _build(context, "training", TRAINING, make_training_shard, pilot)
+    _build(context, "training", TRAINING, make_training_shard, pilot)
+
+
+def check_envelope(receipts: Mapping[int, Receipt]) -> None:
+    """VerificationError if the rejection sampler met acceptance probabilities above 1 too often."""
     proposals = sum(receipt.work.get("proposals", 0) for receipt in receipts.values())
     clipped = sum(receipt.work.get("clipped", 0) for receipt in receipts.values())
     if proposals and clipped > CLIPPED_SHARE_MAX * proposals:
         raise VerificationError(
             f"rejection sampler: {clipped:.0f} of {proposals:.0f} acceptance probabilities exceeded 1 "
             f"(at most {CLIPPED_SHARE_MAX:.1%}); raise sampling.pilot_draws or sampling.safety_factor"
+        )
+
+
+def check_bricks_found(context: RunContext, receipts: Sequence[Receipt]) -> None:
+    """ContractError if every row of the first shards lacks its brick: a mistyped layout or folder."""
+    rows = sum(receipt.rows for receipt in receipts)
+    missing = sum(receipt.counts.get("brick_missing", 0) for receipt in receipts)
+    if rows == missing and rows >= min(_ROWS_TO_JUDGE, context.plan.shape.sizes["sample"]):
+        survey = context.config.survey
+        raise ContractError(
+            f"no brick of the first {rows} rows was found under {survey.bricks} with survey.layout {survey.layout!r}; "
+            f"for example {next((note for receipt in receipts for note in receipt.notes), 'no note')}"
         )
 
 
@@ -93,11 +113,15 @@ def _build(
     if is_published(location) and len(done) == plan.shape.n_shards and cube in context.record.stages:
         return done
     started = time.monotonic()
+    location.join(MARKER).remove()
     create_cube(location, schema, plan.shape)
+    inspect = partial(check_bricks_found, context) if cube == "cutouts" else None
     with _performance_page(context, cube, needed=len(done) < plan.shape.n_shards):
-        retries = context.config.shards.retries
-        receipts = run_shards(context.cluster, cube, function, shard_tasks(context), done, retries, *arguments)
+        tasks, retries = shard_tasks(context), context.config.shards.retries
+        receipts = run_shards(context.cluster, cube, function, tasks, done, retries, *arguments, inspect=inspect)
     _check_complete(context, cube, receipts)
+    check_envelope(receipts)
+    location.remove_partial_files()
     seconds = time.monotonic() - started
     publish_cube(location, cube_attributes(schema, plan.shape, _provenance(context)))
     context.record.finish_stage(cube, **_summary(receipts, done, seconds))
@@ -157,7 +181,7 @@ def _performance_page(context: RunContext, cube: str, needed: bool) -> Iterator[
     client = context.cluster.client
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
-        with client.as_current(), performance_report(filename=str(page)):
+        with cluster_errors(), client.as_current(), performance_report(filename=str(page)):
             yield
         with storage_errors(f"read {page}"):
             data = page.read_bytes()
@@ -175,11 +199,12 @@ def _pilot(context: RunContext) -> Pilot | None:
     tasks = shard_tasks(context)
     n_tasks = min(_PILOT_SHARDS, len(tasks))
     chosen = [tasks[(index * len(tasks)) // n_tasks] for index in range(n_tasks)]
-    futures = [
-        context.cluster.client.submit(draw_pilot, task, -(-sampling.pilot_draws // n_tasks), pure=False)
-        for task in chosen
-    ]
-    draws = np.array([value for values in context.cluster.client.gather(futures) for value in values])
+    with cluster_errors():
+        client = context.cluster.client
+        share = -(-sampling.pilot_draws // n_tasks)
+        retries = context.config.shards.retries
+        futures = [client.submit(draw_pilot, task, share, pure=False, retries=retries) for task in chosen]
+        draws = np.array([value for values in client.gather(futures) for value in values])
     if draws.size == 0:
         raise VerificationError("pilot: none of the sampled shards has a usable row that is not a control")
     pilot = estimate_pilot(draws, SnrTarget.of(sampling.target), sampling)

@@ -14,7 +14,7 @@ from pipeline.driver.cubes import RunContext
 from pipeline.stages.gates.suite import failed_gates, gates_document, run_gates
 from pipeline.stages.pairs import UNUSED
 from pipeline.storage.cube import PublishedCube, open_cube
-from pipeline.storage.runs import write_json
+from pipeline.storage.runs import read_json, write_json
 
 logger = logging.getLogger("pipeline.driver")
 
@@ -27,20 +27,22 @@ def check_gates(context: RunContext) -> None:
     """
     config = context.config
     identity = _identity(context)
-    finished = context.record.stages.get("gates", {})
-    if finished.get("identity") == identity and context.layout.gates.exists():
+    if "gates" in context.record.stages and gates_passed(context):
         return
+    context.record.stages.pop("gates", None)
+    context.record.update()
     started = time.monotonic()
     cube = open_cube(context.layout.cube("training"))
     results = run_gates(
         cube.columns(cube.column_names()), read_stamps(cube, config.gates.max_samples), config, cube.attrs["bands"]
     )
-    write_json(context.layout.gates, gates_document(results, config))
+    failed = failed_gates(results)
+    document = {**gates_document(results, config), "identity": identity}
+    write_json(context.layout.gates, document)
     for result in results:
         verdict = "passed" if result.passed else "waived" if result.waived else "FAILED"
         fields = {"gate": result.name, "verdict": verdict, "value": result.value, "bound": result.bound}
         logger.info("gate", extra={"fields": fields})
-    failed = failed_gates(results)
     if failed:
         context.record.stages["gates"] = {"state": "failed", "failed": [result.name for result in failed]}
         context.record.update()
@@ -56,6 +58,14 @@ def check_gates(context: RunContext) -> None:
         waived={result.name: result.waived for result in results if not result.passed},
         seconds=round(time.monotonic() - started, 2),
     )
+
+
+def gates_passed(context: RunContext) -> bool:
+    """True if the stored results are of this very cube and these bounds, and none failed without waiver."""
+    if not context.layout.gates.exists():
+        return False
+    stored = read_json(context.layout.gates)
+    return stored.get("identity") == _identity(context) and stored.get("passed") is True
 
 
 def read_stamps(cube: PublishedCube, max_samples: int) -> xr.Dataset:

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.contracts.config import RunConfig
+from pipeline.contracts.config_file import parse_config
+from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import VerificationError
 from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.run import limited
-from pipeline.storage.cube import is_published, open_cube
+from pipeline.driver.training_job import OUTPUTS
+from pipeline.storage.cube import CubeShape, is_published, open_cube, verify_metadata
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.receipts import read_receipts, verify_objects
 from pipeline.storage.runs import read_json, read_record
@@ -21,6 +24,7 @@ from pipeline.storage.runs import read_json, read_record
 logger = logging.getLogger("pipeline.driver")
 
 CUBES = ("cutouts", "training")
+_SCHEMAS = {"cutouts": CUTOUTS, "training": TRAINING}
 _VERIFY_THREADS = 8
 
 
@@ -70,14 +74,20 @@ def verify_run(layout: RunLayout) -> dict[str, Any]:
 
     Raises:
         VerificationError: a receipt is missing, an object differs, plans or code versions are mixed,
-            or a cube's rows do not add up.
+            array metadata is not what the schema asks for, rows do not add up, or a trainer's output is gone.
     """
     record = read_record(layout)
     plan = read_json(layout.plan)
+    config = parse_config(record["config"], where=layout.record.url)
     result: dict[str, Any] = {}
     for cube in CUBES:
         location = layout.cube(cube)
+        if not is_published(location):
+            raise VerificationError(f"{location.url} is not published; the run is not finished")
         published = open_cube(location)
+        sizes = {"sample": plan["n_rows"], "band": len(config.survey.bands)}
+        sizes |= dict.fromkeys(("y", "x"), config.survey.stamp_size_px)
+        verify_metadata(location, _SCHEMAS[cube], CubeShape(sizes, plan["shard_samples"], plan["inner_chunk"]))
         receipts = read_receipts(layout.receipts(cube))
         missing = sorted(set(range(plan["n_shards"])) - set(receipts))
         if missing:
@@ -95,6 +105,12 @@ def verify_run(layout: RunLayout) -> dict[str, Any]:
             "objects": sum(len(receipt.objects) for receipt in receipts.values()),
             "rows": rows,
         }
+    if "train" in record["stages"]:
+        names = layout.training.names()
+        gone = [name for name in OUTPUTS if name not in names]
+        if gone:
+            raise VerificationError(f"{layout.training.url}: outputs of the trainer are missing: {gone}")
+        result["training_outputs"] = {name: layout.training.join(name).size() for name in OUTPUTS}
     return result
 
 

@@ -58,7 +58,13 @@ class Plan:
             "shard_samples": self.shape.shard_samples,
             "inner_chunk": self.shape.inner_chunk,
             "parts": [
-                {"url": part.location.url, "size_bytes": part.size_bytes, "rows": part.n_rows} for part in self.parts
+                {
+                    "url": part.location.url,
+                    "size_bytes": part.size_bytes,
+                    "rows": part.n_rows,
+                    "digest": part.digest,
+                }
+                for part in self.parts
             ],
         }
 
@@ -81,7 +87,7 @@ def make_plan(config: RunConfig, limit_shards: int | None = None) -> Plan:
         "config": config.sha256(*SCIENCE_SECTIONS),
         "seed": config.run.seed,
         "rows": n_rows,
-        "parts": [(part.location.url, part.size_bytes, part.n_rows) for part in parts],
+        "parts": [(part.location.url, part.digest, part.n_rows) for part in parts],
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Plan(CubeShape(sizes, shards.samples, shards.inner_chunk), tuple(parts), limit_shards, digest)

@@ -23,6 +23,7 @@ class StageProgress:
         self._stage = stage
         self._rows = 0
         self._rejected = 0
+        self._failures = 0
         self._started = time.monotonic()
         self._bar: Progress | None = None
         self._total, self._done, self._dashboard = total_shards, done_shards, dashboard
@@ -31,7 +32,9 @@ class StageProgress:
                 TextColumn("[bold]{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:.0f} rows/s  rejected {task.fields[rejected]}"),
+                TextColumn(
+                    "{task.fields[rate]:.0f} rows/s  rejected {task.fields[rejected]}  failures {task.fields[failures]}"
+                ),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 TextColumn("[dim]{task.fields[dashboard]}"),
@@ -47,6 +50,7 @@ class StageProgress:
                 completed=self._done,
                 rate=0.0,
                 rejected=0,
+                failures=0,
                 dashboard=self._dashboard,
             )
         return self
@@ -56,6 +60,12 @@ class StageProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def shard_failed(self) -> None:
+        """Count one try that failed and is made again."""
+        self._failures += 1
+        if self._bar is not None:
+            self._bar.update(self._task, failures=self._failures)
 
     def shard_done(self, receipt: Receipt) -> None:
         """Count one finished shard."""

@@ -48,7 +48,8 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
     if only is None and is_complete(layout, config, record):
         logger.info("already complete, nothing to do", extra={"fields": {"run": layout.root.url}})
         return layout
-    record.update(state="running", error=None)
+    if only is None:
+        record.update(state="running", error=None)
     fields = {"run": layout.root.url, "rows": plan.shape.sizes["sample"], "shards": plan.shape.n_shards}
     logger.info("planned", extra={"fields": fields})
     with open_cluster(config.cluster) as cluster:

@@ -5,15 +5,16 @@ Finished shards have a receipt whose objects are in the store; only the others a
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from distributed import Client, Future, as_completed
-from distributed.scheduler import KilledWorker, NoValidWorkerError
+from distributed import Future
 
-from pipeline.contracts.errors import ClusterError, PlanChangedError, StorageError
-from pipeline.driver.cluster import Cluster
+from pipeline.contracts.errors import PlanChangedError, StorageError
+from pipeline.driver.cluster import Cluster, cluster_errors
 from pipeline.driver.progress import StageProgress
 from pipeline.driver.tasks import ShardTask
 from pipeline.storage.locations import RunLayout
@@ -53,34 +54,38 @@ def run_shards(
     done: dict[int, Receipt],
     retries: int,
     *arguments: Any,
+    inspect: Callable[[Sequence[Receipt]], None] | None = None,
 ) -> dict[int, Receipt]:
     """Make the shards that are not done; returns the receipts of all.
 
     Args:
         function: called as function(task, *arguments) on a worker.
         done: receipts of finished shards; their tasks are not submitted.
-        retries: how often a task is tried again after a StorageError or a lost worker.
+        retries: how often a task is tried again after a StorageError.
+        inspect: sees all receipts after each new one, and may end the stage by raising.
 
     Raises:
         PipelineError: the first error of a task, once its retries are used up.
-        ClusterError: a task's workers died again and again, or all workers are gone.
+        ClusterError: a task's workers died again and again, or workers or scheduler are gone.
     """
     todo = [task for task in tasks if task.shard not in done]
     receipts = dict(done)
     if not todo:
         return receipts
-    client = cluster.client
-    with StageProgress(stage, len(tasks), len(done), client.dashboard_link) as progress:
-        window = _Window(client, function, retries, arguments)
-        waiting = iter(todo)
-        size = max(_WINDOW_PER_THREAD * sum(client.nthreads().values()), 1)
-        window.fill(waiting, size)
-        for future in window.completed:
-            receipt = window.result(future)
-            if receipt is not None:
-                receipts[receipt.shard] = receipt
-                progress.shard_done(receipt)
+    with cluster_errors():
+        client = cluster.client
+        with StageProgress(stage, len(tasks), len(done), client.dashboard_link) as progress:
+            window = _Window(cluster, function, retries, arguments, progress)
+            waiting = iter(todo)
+            size = max(_WINDOW_PER_THREAD * sum(client.nthreads().values()), 1)
             window.fill(waiting, size)
+            while window.in_flight:
+                for receipt in window.finished():
+                    receipts[receipt.shard] = receipt
+                    progress.shard_done(receipt)
+                    if inspect is not None:
+                        inspect(list(receipts.values()))
+                window.fill(waiting, size)
     return receipts
 
 
@@ -88,41 +93,47 @@ class _Window:
     """The tasks in flight."""
 
     def __init__(
-        self, client: Client, function: Callable[..., Receipt], retries: int, arguments: Sequence[Any]
+        self,
+        cluster: Cluster,
+        function: Callable[..., Receipt],
+        retries: int,
+        arguments: Sequence[Any],
+        progress: StageProgress,
     ) -> None:
-        self._client = client
+        self._cluster = cluster
         self._function = function
         self._retries = retries
         self._arguments = arguments
-        self._tasks: dict[str, tuple[ShardTask, int]] = {}
-        self.completed = as_completed()
+        self._progress = progress
+        self.in_flight: dict[Future[Receipt], tuple[ShardTask, int]] = {}
 
-    def fill(self, waiting: Any, size: int) -> None:
-        while len(self._tasks) < size:
-            task = next(waiting, None)
-            if task is None:
-                return
+    def fill(self, waiting: Iterator[ShardTask], size: int) -> None:
+        """Submit tasks until `size` are in flight or none is waiting."""
+        for task in itertools.islice(waiting, max(size - len(self.in_flight), 0)):
             self._submit(task, 0)
 
-    def result(self, future: Future[Receipt]) -> Receipt | None:
-        """The receipt of a finished future; None if its task was submitted again."""
-        task, tries = self._tasks.pop(str(future.key))
+    def finished(self) -> list[Receipt]:
+        """Wait for at least one task to end; the receipts of those that ended well."""
+        self._cluster.wait_for_any(list(self.in_flight))
+        ended = [future for future in self.in_flight if future.done()]
+        receipts = [self._result(future) for future in ended]
+        return [receipt for receipt in receipts if receipt is not None]
+
+    def _result(self, future: Future[Receipt]) -> Receipt | None:
+        task, tries = self.in_flight.pop(future)
         try:
-            receipt: Receipt = future.result()
-        except (KilledWorker, NoValidWorkerError) as error:
-            raise ClusterError(f"shard {task.shard}: its workers died again and again: {error}") from error
+            return future.result()
         except StorageError as error:
             if tries >= self._retries:
                 raise
             fields = {"shard": task.shard, "tries": tries + 1, "error": str(error)}
             logger.warning("storage failed, shard is tried again", extra={"fields": fields})
+            self._progress.shard_failed()
             self._submit(task, tries + 1)
             return None
-        future.release()
-        return receipt
 
     def _submit(self, task: ShardTask, tries: int) -> None:
-        key = f"{self._function.__name__}-{task.plan_sha256[:8]}-{task.shard}-{tries}"
-        future = self._client.submit(self._function, task, *self._arguments, key=key, pure=False)
-        self._tasks[key] = (task, tries)
-        self.completed.add(future)
+        # The key is this driver's own: two runs of one plan on one scheduler share nothing.
+        key = f"{self._function.__name__}-{task.shard}-{tries}-{uuid.uuid4().hex}"
+        future = self._cluster.client.submit(self._function, task, *self._arguments, key=key, pure=False)
+        self.in_flight[future] = (task, tries)

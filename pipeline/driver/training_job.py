@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import subprocess
 import sys
@@ -13,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from pipeline.contracts.errors import ConfigError, PipelineError, VerificationError
+from pipeline.contracts.errors import ConfigError, GateError, PipelineError, VerificationError
 from pipeline.driver.cubes import RunContext
+from pipeline.driver.gating import gates_passed
 from pipeline.storage.cube import open_cube
 from pipeline.storage.runs import read_json
 
@@ -28,26 +28,28 @@ def run_training_job(context: RunContext) -> None:
 
     Raises:
         PipelineError: the trainer failed; carries its exit code.
+        GateError: the cube has not passed its gates.
         VerificationError: the trainer ended well but left no complete output.
     """
     if not context.config.training.enabled:
         return
-    identity = _identity(context)
     folder = context.layout.training
-    if context.record.stages.get("train", {}).get("identity") == identity and folder.join("_SUCCESS").exists():
+    if "train" in context.record.stages and _is_trained(context):
         return
     open_cube(context.layout.cube("training"))
+    if not gates_passed(context):
+        raise GateError("the training cube has not passed its gates with the present bounds; run the gates first")
+    context.record.stages.pop("train", None)
+    context.record.update()
     folder.join("_SUCCESS").remove()
     started = time.monotonic()
     _run_trainer(context)
     names = set(folder.names())
     missing = [name for name in OUTPUTS if name not in names]
-    if missing:
-        raise VerificationError(f"{folder.url}: the trainer ended without {missing}")
+    if missing or not _is_trained(context):
+        raise VerificationError(f"{folder.url}: the trainer ended without {missing or 'a marker of this training'}")
     metrics = read_json(folder.join("metrics.json"))
-    context.record.finish_stage(
-        "train", identity=identity, seconds=round(time.monotonic() - started, 2), metrics=_headline(metrics)
-    )
+    context.record.finish_stage("train", seconds=round(time.monotonic() - started, 2), metrics=_headline(metrics))
 
 
 def _run_trainer(context: RunContext) -> None:
@@ -63,13 +65,23 @@ def _run_trainer(context: RunContext) -> None:
             raise PipelineError(f"the trainer did not finish within {config.training.timeout_s:g} s") from error
     if code:
         kinds: dict[int, type[PipelineError]] = {2: ConfigError, 3: VerificationError}
-        raise kinds.get(code, PipelineError)(f"the trainer failed with exit code {code}; its messages are above")
+        unexpected = PipelineError if code < 0 or code == PipelineError.exit_code else VerificationError
+        raise kinds.get(code, unexpected)(f"the trainer failed with exit code {code}; its messages are above")
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: metrics[name] for name in ("split", "n_positives", "n_negatives", "auc")}
 
 
-def _identity(context: RunContext) -> str:
-    content = f"{context.plan.sha256} {context.config.sha256('training')}"
-    return hashlib.sha256(content.encode()).hexdigest()
+def _is_trained(context: RunContext) -> bool:
+    """True if the trainer's marker is there and speaks of this plan, these settings and this seed."""
+    marker = context.layout.training.join("_SUCCESS")
+    if not marker.exists():
+        return False
+    expected = {
+        "plan_sha256": context.plan.sha256,
+        "training_sha256": context.config.training.identity_sha256(),
+        "seed": context.config.run.seed,
+    }
+    stored = read_json(marker)
+    return all(stored.get(name) == value for name, value in expected.items())

@@ -52,8 +52,10 @@ def make_pairs(
     Raises:
         ContractError: rows and cutouts are not the same rows in the same order.
     """
-    if cutouts["task_id"].to_numpy().tolist() != rows["task_id"].to_numpy().tolist():
-        raise ContractError("cutouts and manifest rows of a shard differ in task_id or in order")
+    shared = [variable.name for variable in HOST_COLUMNS if variable.name in rows]
+    different = [name for name in shared if not cutouts[name].drop_attrs().equals(rows[name].drop_attrs())]
+    if different:
+        raise ContractError(f"cutouts and manifest rows of a shard differ in {', '.join(different)}")
     out = _empty(cutouts, config)
     keys = task_keys(cutouts["task_id"].to_numpy().tolist())
     usable = cutouts["usable"].to_numpy()

@@ -111,6 +111,22 @@ def write_shard(
         return dict(pool.map(write, schema.variables))
 
 
+def verify_metadata(location: Location, schema: CubeSchema, shape: CubeShape) -> None:
+    """Compare the stored metadata of every array with what the schema asks for.
+
+    Raises:
+        VerificationError: names the first array whose metadata differs.
+    """
+    expected: dict[str, Buffer] = {}
+    for variable in schema.variables:
+        _create_array(MemoryStore(expected), variable, shape)
+    for variable in schema.variables:
+        name = f"{variable.name}/zarr.json"
+        stored = location.join(HIERARCHY, name)
+        if not stored.size() or json.loads(stored.read_bytes()) != json.loads(expected[name].to_bytes()):
+            raise VerificationError(f"{stored.url} is not the metadata that cube schema {schema.name!r} asks for")
+
+
 def publish_cube(location: Location, attributes: Mapping[str, Any]) -> None:
     """Write the root metadata, consolidate, and only then the marker. All shards must be verified."""
     store = location.join(HIERARCHY).zarr_store()

@@ -25,6 +25,9 @@ STORAGE_FAILURES = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 
 # A batch of tile ranges is some hundred requests; botocore's default of 10 connections would queue them.
 _S3_CONNECTIONS = 64
+_DIGEST_BLOCK_BYTES = 2**22
+_PARTIAL_SUFFIX = ".partial"
+_DIGEST_LIMIT_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,12 @@ class Location:
             if self.filesystem.exists(self.path):
                 self.filesystem.rm_file(self.path)
 
+    def remove_partial_files(self) -> None:
+        """Delete what interrupted local writes left below this folder."""
+        for name in self.sizes():
+            if name.endswith(_PARTIAL_SUFFIX):
+                self.join(name).remove()
+
     def names(self) -> list[str]:
         """Sorted names directly inside this folder; empty if it does not exist."""
         with storage_errors(f"list {self.url}"):
@@ -103,6 +112,18 @@ class Location:
                 return int(self.filesystem.info(self.path)["size"])
             except FileNotFoundError:
                 return 0
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the file."""
+        with storage_errors(f"read {self.url}"):
+            return bytes(self.filesystem.cat_file(self.path, start=start, end=stop))
+
+    def etag(self) -> str | None:
+        """The server's entity tag, which changes with the content; None where there is none."""
+        with storage_errors(f"look up {self.url}"):
+            info = self.filesystem.info(self.path)
+        found = info.get("ETag") or info.get("etag")
+        return str(found) if found else None
 
     def sizes(self) -> dict[str, int]:
         """Relative path to size in bytes of every file below this folder; empty if there is none."""
@@ -225,7 +246,7 @@ def _normalise(url: str) -> str:
 
 def _replace_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL_SUFFIX}")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)

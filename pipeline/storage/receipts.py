@@ -68,6 +68,8 @@ def missing_objects(cube: Location, receipts: Iterable[Receipt]) -> dict[int, st
 def verify_objects(cube: Location, receipt: Receipt) -> None:
     """Read every object of a shard and compare its digest; VerificationError names the first difference."""
     for name, entry in receipt.objects.items():
+        if not cube.join(name).size():
+            raise VerificationError(f"{cube.url} shard {receipt.shard}: {name} is missing or empty")
         digest = hashlib.sha256(cube.join(name).read_bytes()).hexdigest()
         if digest != entry["sha256"]:
             raise VerificationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,15 +17,18 @@ from pipeline.contracts.errors import ContractError
 from pipeline.storage.locations import Location, storage_errors
 
 CSV_LIMIT_BYTES = 256 * 2**20
+# A parquet file ends with the length of its footer and the magic number.
+_PARQUET_TAIL_BYTES = 8
 
 
 @dataclass(frozen=True)
 class TablePart:
-    """One file of a table."""
+    """One file of a table; `digest` changes when its content does."""
 
     location: Location
     size_bytes: int
     n_rows: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def find_parts(location: Location, rows_needed: int | None = None) -> list[Table
     parts: list[TablePart] = []
     total = 0
     for file, size in _table_files(location):
-        parts.append(TablePart(file, size, _count_rows(file, size)))
+        parts.append(TablePart(file, size, _count_rows(file, size), _digest(file, size)))
         total += parts[-1].n_rows
         if rows_needed is not None and total >= rows_needed:
             break
@@ -117,6 +121,18 @@ def _count_rows(location: Location, size_bytes: int) -> int:
     return int(_read_csv(location).num_rows)
 
 
+def _digest(location: Location, size_bytes: int) -> str:
+    """ETag, else SHA-256 of a CSV's bytes or of a parquet's footer, which holds the sizes and ranges of its columns."""
+    if tag := location.etag():
+        return f"etag:{tag}"
+    if location.url.endswith(".csv"):
+        return "sha256:" + hashlib.sha256(location.read_bytes()).hexdigest()
+    tail = location.read_range(size_bytes - _PARQUET_TAIL_BYTES, size_bytes)
+    footer_bytes = int.from_bytes(tail[:4], "little")
+    footer = location.read_range(max(size_bytes - _PARQUET_TAIL_BYTES - footer_bytes, 0), size_bytes)
+    return "footer:" + hashlib.sha256(footer).hexdigest()
+
+
 def _read_piece(piece: TablePiece, columns: Mapping[str, str], optional: Mapping[str, str]) -> pd.DataFrame:
     if piece.location.url.endswith(".csv"):
         table = _read_csv(piece.location)
@@ -156,6 +172,8 @@ def _check_columns(
         raise ContractError(f"{location.url}: columns written twice: {', '.join(map(repr, sorted(twice)))}")
     problems = [f"missing column {name!r} ({family})" for name, family in columns.items() if name not in schema.names]
     for name, family in {**optional, **columns}.items():
+        if name in schema.names and name in optional and pa.types.is_null(schema.field(name).type):
+            continue
         if name in schema.names and not _is_family(schema.field(name).type, family):
             problems.append(f"column {name!r}: expected {family}, got {schema.field(name).type}")
     if problems:
@@ -173,8 +191,9 @@ def _is_family(arrow_type: pa.DataType, family: str) -> bool:
 def _read_csv(location: Location) -> pa.Table:
     # Brick names such as 1126p222 are strings even where a file holds only digits.
     options = pyarrow.csv.ConvertOptions(column_types={"brickname": pa.string()}, null_values=["", "nan", "NaN"])
+    one_thread = pyarrow.csv.ReadOptions(use_threads=False)
     try:
-        return pyarrow.csv.read_csv(io.BytesIO(location.read_bytes()), convert_options=options)
+        return pyarrow.csv.read_csv(io.BytesIO(location.read_bytes()), one_thread, convert_options=options)
     except pa.ArrowInvalid as error:
         raise ContractError(f"{location.url} is not a CSV table: {error}") from error
 

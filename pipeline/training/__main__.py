@@ -7,7 +7,6 @@ to do; with the marker of another one the program refuses.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -116,13 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _identity(config: RunConfig, cube: PublishedCube) -> dict[str, Any]:
-    training = hashlib.sha256(config.training.model_dump_json(exclude={"enabled", "timeout_s"}).encode()).hexdigest()
     missing = [name for name in ("bands", "plan_sha256", "config_sha256", "code_version") if name not in cube.attrs]
     if missing:
         raise ContractError(f"{cube.location.url} lacks the root attributes {missing}")
     return {
         "plan_sha256": cube.attrs["plan_sha256"],
-        "training_sha256": training,
+        "training_sha256": config.training.identity_sha256(),
         "seed": config.run.seed,
         "code_version": _code_version(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from distributed import LocalCluster
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, REJECT_REASONS
-from pipeline.contracts.errors import ContractError, StorageError
+from pipeline.contracts.errors import ClusterError, ContractError, StorageError
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.cubes import RunContext, shard_tasks
 from pipeline.driver.diagnostics import failures_recorded
@@ -132,6 +134,37 @@ def test_broken_manifest_is_one_error_with_counts(make_config: Config, tmp_path:
     for part in ("2 rows with NaN position", "1 rows with duplicate host", "1 rows with brickname"):
         assert part in str(caught.value)
     assert not RunLayout.of(config.run).cube("cutouts").exists()
+
+
+def test_changed_manifest_is_another_plan(make_config: Config, tmp_path: Path, own_survey: Path) -> None:
+    """A catalogue whose values changed, at the same size and path, does not continue the run."""
+    config = config_on(make_config, tmp_path / "runs", own_survey)
+    before = make_plan(config).sha256
+    path = own_survey / "parent.parquet"
+    parent = pd.read_parquet(path)
+    parent["ebv"] += 0.5
+    parent.to_parquet(path)
+    assert make_plan(config).sha256 != before
+
+
+def test_mistyped_layout_stops_at_once(make_config: Config, tmp_path: Path) -> None:
+    """A layout under which no brick lies is an error that names it, not a cube of missing bricks."""
+    config = make_config(tmp_path, "survey.layout=public")
+    with pytest.raises(ContractError, match=r"no brick of the first 64 rows.*'public'"):
+        run(config, only="cutouts")
+    assert not RunLayout.of(config.run).cube("cutouts").join("_SUCCESS").exists()
+
+
+def test_lost_workers_end_the_run(make_config: Config, tmp_path: Path) -> None:
+    """When every worker is gone for longer than allowed, waiting ends with ClusterError."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as scheduler:
+        settings = ["cluster.kind=address", f"cluster.address={scheduler.scheduler_address}", "cluster.workers=1"]
+        config = make_config(tmp_path, *settings, "cluster.no_workers_timeout_s=3")
+        with open_cluster(config.cluster) as cluster:
+            future = cluster.client.submit(time.sleep, 60)
+            scheduler.scale(0)
+            with pytest.raises(ClusterError, match="no worker for 3 s"):
+                cluster.wait_for_any([future])
 
 
 def test_read_only_output_is_an_error_that_names_the_folder(make_config: Config, tmpfs: Callable[..., Path]) -> None:

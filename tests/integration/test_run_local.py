@@ -158,6 +158,34 @@ def test_failed_gate_stops_before_training(make_config: Config, finished: tuple[
     assert read_record(layout)["state"] == "complete"
 
 
+def test_training_demands_passed_gates(finished: tuple[RunConfig, RunLayout]) -> None:
+    """`--only train` with other bounds than those that passed is refused; a lost output fails verification."""
+    config, layout = finished
+    gates = config.gates.model_copy(update={"snr_target_tv_sigmas": 4.0})
+    training = config.training.model_copy(update={"learning_rate": 0.01})
+    other = config.model_copy(update={"gates": gates, "training": training})
+    with pytest.raises(GateError, match="has not passed its gates"):
+        run(other, only="train")
+    scores = layout.training.join("scores.parquet")
+    kept = scores.read_bytes()
+    scores.remove()
+    with pytest.raises(VerificationError, match=r"scores\.parquet"):
+        verify_run(layout)
+    scores.write_bytes(kept)
+    run(config)
+
+
+def test_changed_metadata_fails_verification(finished: tuple[RunConfig, RunLayout]) -> None:
+    """A unit changed by hand in an array's metadata is found."""
+    _, layout = finished
+    path = Path(layout.root.path) / "cubes/training/cube.zarr/injected/zarr.json"
+    good = path.read_text()
+    path.write_text(good.replace('"nmgy"', '"Jy"'))
+    with pytest.raises(VerificationError, match="injected/zarr.json"):
+        verify_run(layout)
+    path.write_text(good)
+
+
 def test_limited_run_is_a_run_of_its_own(make_config: Config, tmp_path: Path) -> None:
     """--limit-shards 1 makes one shard under another name; `only` stops after a stage."""
     layout = run(make_config(tmp_path), limit_shards=1, only="cutouts")

@@ -25,7 +25,7 @@ def edited(tmp_path: Path, *replacements: tuple[str, str], append: str = "") -> 
 
 def test_every_violation_is_in_one_error(tmp_path: Path) -> None:
     """Unknown, missing and invalid keys of different sections are reported together, with the file."""
-    path = edited(tmp_path, ("  seed: 20260101\n", ""), ("epochs: 6", "epochz: 6"), ("samples: 128", "samples: -3"))
+    path = edited(tmp_path, ("  seed: 20260101\n", ""), ("epochs: 16", "epochz: 6"), ("samples: 128", "samples: -3"))
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     message = str(caught.value)

@@ -231,8 +231,8 @@ def test_frozen_row_without_host_magnitude_is_refused(
 ) -> None:
     """A host without r magnitude has its own reason, and no attempt was made."""
     config = make_config(*CHEAP, *FROZEN)
-    unknown = rows.assign(mag_r=("sample", np.full(N_ROWS, np.nan, np.float32)))
-    frozen = make_pairs(cutouts, unknown, 0, config, Injector(config, None))
+    unknown = {"mag_r": ("sample", np.full(N_ROWS, np.nan, np.float32))}
+    frozen = make_pairs(cutouts.assign(unknown), rows.assign(unknown), 0, config, Injector(config, None))
     assert names_of(frozen, "reject_reason", REJECT_REASONS)[0] == "host_mag_missing"
     assert np.isnan(frozen["injected"].to_numpy()[0]).all()
     assert frozen["attempts"].to_numpy()[0] == 0
@@ -244,11 +244,8 @@ def test_frozen_pair_never_has_nan_pixels(
 ) -> None:
     """A number that is missing from a row or its host makes the row unused, not a pair of NaN."""
     config = make_config(*CHEAP, *FROZEN)
-    if column in cutouts:
-        cutouts = cutouts.assign({column: ("sample", np.full(N_ROWS, np.nan, np.float32))})
-    else:
-        rows = rows.assign({column: ("sample", np.full(N_ROWS, np.nan))})
-    frozen = make_pairs(cutouts, rows, 0, config, Injector(config, None))
+    unknown = {column: ("sample", np.full(N_ROWS, np.nan, np.float32))}
+    frozen = make_pairs(cutouts.assign(unknown), rows.assign(unknown), 0, config, Injector(config, None))
     pair = frozen["role"].to_numpy() == ROLES.index("pair")
     assert np.isfinite(frozen["injected"].to_numpy()[pair]).all()
 

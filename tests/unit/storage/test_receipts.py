@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.contracts.errors import StorageError, VerificationError
+from pipeline.contracts.errors import VerificationError
 from pipeline.storage.locations import Location
 from pipeline.storage.receipts import Receipt, missing_objects, read_receipts, verify_objects, write_receipt
 
@@ -94,11 +94,11 @@ def test_objects_that_are_absent_or_of_another_size_are_reported_by_shard(tmp_pa
 def test_digest_tells_changed_bytes_of_the_same_size(tmp_path: Path) -> None:
     """verify_objects passes on the right bytes and names the object whose bytes changed."""
     cube = Location(str(tmp_path))
-    cube.join("a").write_bytes(b"")
-    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    verify_objects(cube, receipt(0, objects={"a": {"bytes": 0, "sha256": empty}}))
+    good = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
     cube.join("a").write_bytes(b"x")
-    with pytest.raises(VerificationError, match=r"shard 0: a has sha256 2d711642.* receipt says e3b0c442"):
-        verify_objects(cube, receipt(0, objects={"a": {"bytes": 0, "sha256": empty}}))
-    with pytest.raises(StorageError):
-        verify_objects(cube, receipt(0, objects={"gone": {"bytes": 0, "sha256": empty}}))
+    verify_objects(cube, receipt(0, objects={"a": {"bytes": 1, "sha256": good}}))
+    cube.join("a").write_bytes(b"y")
+    with pytest.raises(VerificationError, match=r"shard 0: a has sha256 a1fce436.* receipt says 2d711642"):
+        verify_objects(cube, receipt(0, objects={"a": {"bytes": 1, "sha256": good}}))
+    with pytest.raises(VerificationError, match="gone is missing or empty"):
+        verify_objects(cube, receipt(0, objects={"gone": {"bytes": 1, "sha256": good}}))

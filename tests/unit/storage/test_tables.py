@@ -117,7 +117,7 @@ def test_any_range_equals_the_slice_of_the_whole(table: Location, bounds: list[i
 )
 def test_pieces_of_all_shards_tile_the_table(lengths: list[int], shard: int) -> None:
     """Pieces of consecutive ranges cover every row of every file once, in order."""
-    parts = [TablePart(Location(f"/t/{index}"), 1, length) for index, length in enumerate(lengths)]
+    parts = [TablePart(Location(f"/t/{index}"), 1, length, "d") for index, length in enumerate(lengths)]
     seen = []
     for start in range(0, sum(lengths), shard):
         for piece in pieces_of(parts, start, start + shard):
