@@ -34,6 +34,9 @@ class RunSection(Section):
     region: str | None = Field(description="AWS region of every s3:// URL; null only if none is used")
     endpoint_url: str | None = Field(None, description="S3 endpoint other than AWS")
     seed: Annotated[int, Field(ge=0, lt=2**63)]
+    cutouts_from: str | None = Field(
+        None, description="folder of a run whose cutouts cube is used; no survey pixel is read again"
+    )
 
 
 class SurveySection(Section):
@@ -260,7 +263,7 @@ class RunConfig(Section):
             raise ValueError("band i has no source colour in this version; survey.bands may hold g, r, z")
         if self.training.preprocess.annulus_px[0] >= self.survey.stamp_size_px / 2 * 2**0.5:
             raise ValueError("training.preprocess.annulus_px lies outside the stamp")
-        urls = (self.run.root, self.survey.bricks, self.manifest.url)
+        urls = (self.run.root, self.survey.bricks, self.manifest.url, self.run.cutouts_from or "")
         remote = [url for url in urls if url.startswith(S3_SCHEMES)]
         if remote and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.run.region or ""):
             raise ValueError(f"run.region must name the AWS region of {remote[0]}, got {self.run.region!r}")

@@ -24,6 +24,7 @@ from pipeline.driver.plan import Plan
 from pipeline.driver.provenance import code_version, environment
 from pipeline.driver.shards import finished_shards, run_shards
 from pipeline.driver.tasks import ShardTask, draw_pilot, make_cutouts_shard, make_training_shard
+from pipeline.stages.cutouts import reason_counts
 from pipeline.stages.sampling import CLIPPED_SHARE_MAX, Pilot, SnrTarget, estimate_pilot
 from pipeline.storage.cube import MARKER, create_cube, cube_attributes, is_published, open_cube, publish_cube
 from pipeline.storage.locations import RunLayout, storage_errors
@@ -49,7 +50,24 @@ class RunContext:
 
 
 def build_cutouts(context: RunContext) -> None:
-    """Cut every planned row out of its brick and publish the cutouts cube."""
+    """Cut every planned row out of its brick and publish the cutouts cube, or check the one that is reused.
+
+    Raises:
+        ContractError: run.cutouts_from holds other rows, other quality limits or another stamp size.
+    """
+    source = context.layout.cutouts_root
+    if source is not None:
+        cube = open_cube(context.layout.cube("cutouts"))
+        found = cube.attrs.get("cutouts_sha256")
+        if found != context.plan.cutouts_sha256:
+            raise ContractError(
+                f"run.cutouts_from: the cutouts of {source.url} were made as {found}, this configuration and manifest "
+                f"ask for {context.plan.cutouts_sha256}"
+            )
+        if "cutouts" not in context.record.stages:
+            counts = reason_counts(cube.columns(["reject_reason"])["reject_reason"].to_numpy())
+            context.record.finish_stage("cutouts", reused_from=source.url, rows=cube.n_samples, counts=counts, work={})
+        return
     _build(context, "cutouts", CUTOUTS, make_cutouts_shard)
 
 
@@ -144,6 +162,7 @@ def _provenance(context: RunContext) -> dict[str, Any]:
         "run": config.run.name,
         "seed": config.run.seed,
         "plan_sha256": context.plan.sha256,
+        "cutouts_sha256": context.plan.cutouts_sha256,
         "config_sha256": config.sha256(),
         "code_version": code_version(),
         "git_sha": environment()["git_sha"],

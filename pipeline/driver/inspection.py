@@ -93,7 +93,7 @@ def verify_run(layout: RunLayout) -> dict[str, Any]:
         if missing:
             raise VerificationError(f"{location.url}: shards without receipt: {missing[:20]}")
         identities = {(receipt.plan_sha256, receipt.code_version) for receipt in receipts.values()}
-        if identities != {(record["plan_sha256"], published.attrs["code_version"])}:
+        if identities != {(published.attrs["plan_sha256"], published.attrs["code_version"])}:
             raise VerificationError(f"{location.url}: receipts of several plans or code versions: {identities}")
         with ThreadPoolExecutor(_VERIFY_THREADS) as pool:
             list(pool.map(lambda receipt, where=location: verify_objects(where, receipt), receipts.values()))
@@ -140,9 +140,9 @@ def inspect_cube(location: Location) -> dict[str, Any]:
 
 def layout_of(run: str, region: str | None, endpoint_url: str | None) -> RunLayout:
     """Layout of the run whose folder is at a URL; ContractError if none is there."""
-    layout = RunLayout(Location(run, region, endpoint_url))
-    read_record(layout)
-    return layout
+    root = Location(run, region, endpoint_url)
+    source = read_record(RunLayout(root))["config"]["run"]["cutouts_from"]
+    return RunLayout(root, Location(source, region, endpoint_url) if source else None)
 
 
 def cube_location(url: str, region: str | None, endpoint_url: str | None) -> Location:

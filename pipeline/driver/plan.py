@@ -24,7 +24,7 @@ from pipeline.storage.locations import Location
 from pipeline.storage.tables import TablePart, TablePiece, find_parts, pieces_of, read_pieces
 
 # Sections that decide a cube's bytes; the others may change between runs of the same plan.
-SCIENCE_SECTIONS = ("survey", "manifest", "quality", "injection", "sampling", "splits", "shards")
+SCIENCE_SECTIONS = ("survey", "manifest", "quality", "injection", "sampling", "splits")
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Plan:
         parts: files that hold the planned rows.
         limit: number of shards the plan was cut to, or None.
         sha256: hash of everything that decides the cubes' bytes.
+        cutouts_sha256: the same for the cutouts cube alone.
     """
 
     shape: CubeShape
     parts: tuple[TablePart, ...]
     limit: int | None
     sha256: str
+    cutouts_sha256: str
 
     def pieces(self, shard: int) -> list[TablePiece]:
         """Where the rows of a shard lie."""
@@ -52,6 +54,7 @@ class Plan:
         """The plan as stored."""
         return {
             "sha256": self.sha256,
+            "cutouts_sha256": self.cutouts_sha256,
             "limit_shards": self.limit,
             "n_rows": self.shape.sizes["sample"],
             "n_shards": self.shape.n_shards,
@@ -84,13 +87,22 @@ def make_plan(config: RunConfig, limit_shards: int | None = None) -> Plan:
     size = config.survey.stamp_size_px
     sizes = {"sample": n_rows, "band": len(config.survey.bands), "y": size, "x": size}
     identity = {
-        "config": config.sha256(*SCIENCE_SECTIONS),
-        "seed": config.run.seed,
+        "shape": [shards.samples, shards.inner_chunk, sizes],
         "rows": n_rows,
         "parts": [(part.location.url, part.digest, part.n_rows) for part in parts],
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Plan(CubeShape(sizes, shards.samples, shards.inner_chunk), tuple(parts), limit_shards, digest)
+    cutouts = {
+        **identity,
+        "config": config.sha256("survey", "manifest", "quality"),
+        "psfsize_from": config.injection.psf.psfsize_from,
+    }
+    injected = {**identity, "config": config.sha256(*SCIENCE_SECTIONS), "seed": config.run.seed}
+    shape = CubeShape(sizes, shards.samples, shards.inner_chunk)
+    return Plan(shape, tuple(parts), limit_shards, _sha256(injected), _sha256(cutouts))
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def manifest_location(config: RunConfig) -> Location:

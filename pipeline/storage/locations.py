@@ -155,14 +155,16 @@ class Location:
 
 @dataclass(frozen=True)
 class RunLayout:
-    """Every location of one run, below `root`/`name`."""
+    """Every location of one run, below `root`/`name`; its cutouts may be those of another run."""
 
     root: Location
+    cutouts_root: Location | None = None
 
     @classmethod
     def of(cls, run: RunSection) -> RunLayout:
         """The layout of the run that a configuration names."""
-        return cls(Location(run.root, run.region, run.endpoint_url).join(run.name))
+        source = Location(run.cutouts_from, run.region, run.endpoint_url) if run.cutouts_from else None
+        return cls(Location(run.root, run.region, run.endpoint_url).join(run.name), source)
 
     @property
     def record(self) -> Location:
@@ -211,11 +213,14 @@ class RunLayout:
 
     def cube(self, name: str) -> Location:
         """Folder of a cube: its marker and the Zarr hierarchy `cube.zarr`."""
-        return self.root.join("cubes", name)
+        return self._owner(name).join("cubes", name)
 
     def receipts(self, name: str) -> Location:
         """Folder of the receipts of a cube's shards."""
-        return self.root.join("receipts", name)
+        return self._owner(name).join("receipts", name)
+
+    def _owner(self, cube: str) -> Location:
+        return self.cutouts_root if cube == "cutouts" and self.cutouts_root is not None else self.root
 
 
 @contextmanager

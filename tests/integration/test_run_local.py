@@ -15,7 +15,7 @@ from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import ContractError, GateError, PlanChangedError, VerificationError
 from pipeline.contracts.schema import CubeSchema
 from pipeline.driver.gating import read_stamps
-from pipeline.driver.inspection import inspect_cube, run_status, verify_run
+from pipeline.driver.inspection import inspect_cube, layout_of, run_status, verify_run
 from pipeline.driver.run import run
 from pipeline.driver.training_job import OUTPUTS
 from pipeline.storage.cube import open_cube
@@ -184,6 +184,27 @@ def test_changed_metadata_fails_verification(finished: tuple[RunConfig, RunLayou
     with pytest.raises(VerificationError, match="injected/zarr.json"):
         verify_run(layout)
     path.write_text(good)
+
+
+def test_injecting_again_reads_no_survey_pixel(
+    make_config: Config, finished: tuple[RunConfig, RunLayout], survey: Path, tmp_path: Path
+) -> None:
+    """A run on another run's cutouts, with other priors and seed, works where the bricks are gone."""
+    _, layout = finished
+    hidden = survey / "coadd-hidden"
+    settings = [f"run.cutouts_from={layout.root.path}", "run.seed=7", "run.name=again", "training.enabled=false"]
+    (survey / "coadd").rename(hidden)
+    (survey / "coadd").mkdir()
+    try:
+        again = run(make_config(tmp_path, *settings, "injection.supersampling=1"))
+        with pytest.raises(ContractError, match=r"run\.cutouts_from"):
+            run(make_config(tmp_path, *settings, "run.name=other", "quality.bad_pixel_frac_max=0.5"))
+    finally:
+        (survey / "coadd").rmdir()
+        hidden.rename(survey / "coadd")
+    assert verify_run(layout_of(again.root.path, None, None))["training"]["rows"] == 128
+    assert not (Path(again.root.path) / "cubes" / "cutouts").exists()
+    assert "Throughput" in again.report.join("index.html").read_bytes().decode()
 
 
 def test_limited_run_is_a_run_of_its_own(make_config: Config, tmp_path: Path) -> None:
