@@ -17,6 +17,7 @@ from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.run import limited
 from pipeline.driver.training_job import OUTPUTS
 from pipeline.storage.cube import CubeShape, is_published, open_cube, verify_metadata
+from pipeline.storage.evaluation_tables import evaluation_folder, read_evaluation
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.receipts import read_receipts, verify_objects
 from pipeline.storage.runs import read_json, read_record
@@ -111,6 +112,11 @@ def verify_run(layout: RunLayout) -> dict[str, Any]:
         if gone:
             raise VerificationError(f"{layout.training.url}: outputs of the trainer are missing: {gone}")
         result["training_outputs"] = {name: layout.training.join(name).size() for name in OUTPUTS}
+    if "evaluate" in record["stages"]:
+        stored = read_evaluation(evaluation_folder(layout.root))
+        if stored is None:
+            raise VerificationError(f"{evaluation_folder(layout.root).url}: the evaluation has no marker")
+        result["evaluation_tables"] = {name: len(table) for name, table in stored.tables.items()}
     return result
 
 

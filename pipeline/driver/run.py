@@ -11,6 +11,7 @@ from pipeline.contracts.errors import ConfigError, PlanChangedError
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.cubes import RunContext, build_cutouts, build_training
 from pipeline.driver.diagnostics import failures_recorded
+from pipeline.driver.evaluation_job import run_evaluation
 from pipeline.driver.gating import check_gates
 from pipeline.driver.plan import Plan, check_rows, make_plan
 from pipeline.driver.provenance import environment
@@ -22,7 +23,7 @@ from pipeline.storage.runs import RunRecord, read_json, utc_now, write_json
 
 logger = logging.getLogger("pipeline.driver")
 
-STAGES = ("cutouts", "inject", "gates", "train", "report")
+STAGES = ("cutouts", "inject", "gates", "train", "evaluate", "report")
 
 
 def run(config: RunConfig, limit_shards: int | None = None, only: str | None = None) -> RunLayout:
@@ -55,15 +56,7 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
     with open_cluster(config.cluster) as cluster:
         context = RunContext(config, layout, plan, record, cluster)
         with failures_recorded(context):
-            if only in (None, "cutouts"):
-                check_manifest(context)
-                build_cutouts(context)
-            if only in (None, "inject"):
-                build_training(context)
-            if only in (None, "gates"):
-                check_gates(context)
-            if only in (None, "train"):
-                run_training_job(context)
+            make_products(context, only)
             if only is None:
                 record.update(state="complete", error=None, finished_utc=utc_now())
             if only in (None, "report"):
@@ -71,6 +64,21 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
             if only is None:
                 layout.success.write_bytes(config.sha256().encode())
     return layout
+
+
+def make_products(context: RunContext, only: str | None = None) -> None:
+    """Every stage from the manifest to the evaluation, or one of them; each finds what is done already."""
+    if only in (None, "cutouts"):
+        check_manifest(context)
+        build_cutouts(context)
+    if only in (None, "inject"):
+        build_training(context)
+    if only in (None, "gates"):
+        check_gates(context)
+    if only in (None, "train"):
+        run_training_job(context)
+    if only in (None, "evaluate"):
+        run_evaluation(context)
 
 
 def check_bricks_root(config: RunConfig) -> None:

@@ -20,7 +20,7 @@ from pipeline.storage.runs import read_json
 
 logger = logging.getLogger("pipeline.driver")
 
-OUTPUTS = ("checkpoint.pt", "history.json", "metrics.json", "scores.parquet", "_SUCCESS")
+OUTPUTS = ("checkpoint.pt", "history.json", "metrics.json", "scores.parquet", "scores_val.parquet", "_SUCCESS")
 
 
 def run_training_job(context: RunContext) -> None:

@@ -19,6 +19,7 @@ from pipeline.contracts.errors import VerificationError
 from pipeline.stages.gates.result import GateResult
 from pipeline.stages.sampling import Pilot
 from pipeline.storage.cube import PublishedCube, is_published, open_cube
+from pipeline.storage.evaluation_tables import StoredEvaluation, evaluation_folder, read_evaluation
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.receipts import Receipt, read_receipts
 from pipeline.storage.runs import read_json, read_record
@@ -83,6 +84,7 @@ class RunInputs:
     pilot: Pilot | None
     gates: GateOutcome | None
     training: TrainingOutcome | None
+    evaluation: StoredEvaluation | None
     report_files: tuple[str, ...]
 
     @property
@@ -108,6 +110,12 @@ class RunInputs:
         if failed:
             return f"No network was trained, because gates failed: {', '.join(map(str, failed))}."
         return f"No network was trained: training/ holds no verified results (marker _SUCCESS).{self._ended()}"
+
+    def why_no_evaluation(self) -> str:
+        """The reason why the page has no evaluation."""
+        if self.training is None:
+            return self.why_no_training()
+        return f"The scores have not been evaluated: evaluation/ has no marker.{self._ended()}"
 
     def _ended(self) -> str:
         return " The run failed before that; the reason is at the top." if self.record["error"] else ""
@@ -140,6 +148,7 @@ def read_inputs(layout: RunLayout) -> RunInputs:
         pilot=_read_pilot(layout, record),
         gates=_read_gates(layout),
         training=_read_training(layout.training, record),
+        evaluation=_read_evaluation(layout, record),
         report_files=tuple(layout.report.names()),
     )
 
@@ -207,6 +216,14 @@ def _read_training(folder: Location, record: Mapping[str, Any]) -> TrainingOutco
             f"{scores_file.url}: expected {metrics['n_positives']} + {metrics['n_negatives']} rows, got {n_rows}"
         )
     return TrainingOutcome(tuple(_with_keys(epoch, _EPOCH_KEYS, history_file) for epoch in history), metrics, scores)
+
+
+def _read_evaluation(layout: RunLayout, record: Mapping[str, Any]) -> StoredEvaluation | None:
+    folder = evaluation_folder(layout.root)
+    stored = read_evaluation(folder)
+    if stored is not None:
+        _require_plan(stored.identity, record, folder)
+    return stored
 
 
 def _read_json_list(location: Location) -> list[dict[str, Any]]:

@@ -136,11 +136,17 @@ def _completeness_table(outcome: TrainingOutcome) -> Html:
     for entry in outcome.metrics["tpr_at_fpr"]:
         n_negatives, tpr = entry["n_negatives"], entry["tpr"]
         shown = number_text(tpr, 3) if tpr is not None else "n/a: too few negatives"
-        rows.append((f"{entry['fpr']:g}", shown, count_text(n_negatives), number_text(entry["fpr"] * n_negatives, 3)))
+        ends = (
+            f"{number_text(entry['tpr_low'], 3)} {DASH} {number_text(entry['tpr_high'], 3)}" if tpr is not None else ""
+        )
+        allowed = number_text(entry["fpr"] * n_negatives, 3)
+        rows.append((f"{entry['fpr']:g}", shown, ends, count_text(n_negatives), allowed))
+    method = outcome.metrics["tpr_at_fpr"][0]["method"]
     return table(
-        ("FPR", "TPR", "Negatives", "Negatives allowed"),
+        ("FPR", "TPR", "95 %", "Negatives", "Negatives allowed"),
         rows,
-        caption="TPR of the loosest threshold that keeps the FPR; needs at least 10 negatives above the threshold.",
+        caption="TPR of the loosest threshold that keeps the FPR; needs at least 10 negatives above the threshold. "
+        f"Interval at that threshold: {method}.",
     )
 
 

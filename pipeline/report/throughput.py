@@ -32,7 +32,7 @@ _DASK_PAGES = ("dask-cutouts.html", "dask-training.html")
 
 def throughput_section(inputs: RunInputs) -> Html:
     """Section 8: time, work and bytes of every stage."""
-    title = "8. Throughput"
+    title = "10. Throughput"
     stages = [(name, inputs.stages[name]) for name in _STAGE_ORDER if name in inputs.stages]
     if not stages:
         return section("throughput", title, missing("No stage has finished yet."), _dask_links(inputs))
@@ -82,7 +82,7 @@ def provenance_section(inputs: RunInputs) -> Html:
         heading("Configuration"),
         details("config.yaml", preformatted(yaml.safe_dump(inputs.record["config"], sort_keys=False))),
     ]
-    return section("provenance", "9. Configuration, environment, notes", *parts)
+    return section("provenance", "11. Configuration, environment, notes", *parts)
 
 
 def _shards(stage: Mapping[str, Any]) -> str:

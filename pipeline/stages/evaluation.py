@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.contracts.errors import VerificationError
+from pipeline.contracts.evaluation import MIN_FALSE_POSITIVES
+from pipeline.stages.intervals import WILSON, wilson_score_interval
 
 ARC_SNR_BIN_EDGES = (0.8, 2.0, 8.0, 20.0, 100.0)
-FALSE_POSITIVE_RATES = (0.1, 0.01, 0.001)
-MIN_FALSE_POSITIVES = 10
+FALSE_POSITIVE_RATES = (0.01, 0.001, 0.0001)
 MIN_POSITIVES_PER_BIN = 10
 ROC_POINTS_MAX = 200
 Z_95 = 1.959963984540054
@@ -31,14 +32,44 @@ class RocCurve:
     Attributes:
         fpr: (vertex) float64 fraction of negatives at or above the threshold.
         tpr: (vertex) float64 fraction of positives at or above the threshold.
+        threshold: (vertex) float64 score that is accepted together with everything above it; inf at (0, 0).
         n_negatives: examples with label 0.
         n_positives: examples with label 1.
     """
 
     fpr: NDArray[np.float64]
     tpr: NDArray[np.float64]
+    threshold: NDArray[np.float64]
     n_negatives: int
     n_positives: int
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The loosest threshold that keeps a false-positive rate, and what it does to both classes.
+
+    Attributes:
+        fpr: rate that was asked for.
+        sufficient: at least 10 / fpr negatives; without them every number but the counts is None.
+        threshold_logit: accepted together with everything above it; None too if it lies above every score.
+        tpr: share of the positives accepted, with a 95 % interval at the threshold held fixed.
+        fpr_achieved: share of the negatives accepted, with a 95 % interval; at most `fpr`.
+        n_negatives: examples with label 0.
+        method: name of both intervals.
+    """
+
+    fpr: float
+    sufficient: bool
+    threshold_logit: float | None
+    tpr: float | None
+    tpr_low: float | None
+    tpr_high: float | None
+    fpr_achieved: float | None
+    fpr_low: float | None
+    fpr_high: float | None
+    n_positives: int
+    n_negatives: int
+    method: str
 
 
 @dataclass(frozen=True)
@@ -64,8 +95,8 @@ def evaluate_scores(label: ArrayLike, logit: ArrayLike, arc_snr: ArrayLike, host
         host_id: (example) examples that share it are one cluster of the interval.
 
     Returns:
-        n_positives, n_negatives, auc {value, low, high, method}, tpr_at_fpr, auc_by_arc_snr and roc {fpr, tpr}
-        of at most 200 points.
+        n_positives, n_negatives, auc {value, low, high, method}, tpr_at_fpr (operating points), auc_by_arc_snr and
+        roc {fpr, tpr} of at most 200 points.
 
     Raises:
         VerificationError: one class only, non-finite scores, or unequal lengths.
@@ -75,10 +106,7 @@ def evaluate_scores(label: ArrayLike, logit: ArrayLike, arc_snr: ArrayLike, host
         "n_positives": curve.n_positives,
         "n_negatives": curve.n_negatives,
         "auc": asdict(auc_interval(label, logit, host_id)),
-        "tpr_at_fpr": [
-            {"fpr": fpr, "tpr": tpr_at_fpr(curve, fpr), "n_negatives": curve.n_negatives}
-            for fpr in FALSE_POSITIVE_RATES
-        ],
+        "tpr_at_fpr": [asdict(operating_point(curve, fpr)) for fpr in FALSE_POSITIVE_RATES],
         "auc_by_arc_snr": auc_by_bins(label, logit, arc_snr, ARC_SNR_BIN_EDGES),
         "roc": _thinned(curve),
     }
@@ -106,6 +134,7 @@ def roc_curve(label: ArrayLike, logit: ArrayLike) -> RocCurve:
     return RocCurve(
         fpr=np.concatenate(([0.0], false_positives / n_negatives)),
         tpr=np.concatenate(([0.0], true_positives / n_positives)),
+        threshold=np.concatenate(([np.inf], ordered[last_of_tie])),
         n_negatives=n_negatives,
         n_positives=n_positives,
     )
@@ -130,11 +159,42 @@ def tpr_at_fpr(curve: RocCurve, fpr: float) -> float | None:
 
     Only thresholds that exist count: nothing is interpolated between vertices. `fpr` lies in (0, 1].
     """
+    return operating_point(curve, fpr).tpr
+
+
+def operating_point(curve: RocCurve, fpr: float) -> OperatingPoint:
+    """The loosest threshold of the curve whose FPR does not exceed `fpr`; never an extrapolated one.
+
+    Args:
+        curve: from `roc_curve`.
+        fpr: wanted false-positive rate in (0, 1].
+
+    Raises:
+        VerificationError: `fpr` outside (0, 1].
+    """
     if not 0.0 < fpr <= 1.0:
         raise VerificationError(f"expected a false-positive rate in (0, 1], got {fpr}")
-    if curve.n_negatives < MIN_FALSE_POSITIVES / fpr - 1e-9:
-        return None
-    return float(curve.tpr[curve.fpr <= fpr + 1e-12].max())
+    n_positives, n_negatives = curve.n_positives, curve.n_negatives
+    if n_negatives < MIN_FALSE_POSITIVES / fpr - 1e-9:
+        return OperatingPoint(fpr, False, None, None, None, None, None, None, None, n_positives, n_negatives, WILSON)
+    vertex = int(np.flatnonzero(curve.fpr <= fpr + 1e-12)[-1])
+    tpr, achieved, threshold = (float(part[vertex]) for part in (curve.tpr, curve.fpr, curve.threshold))
+    tpr_low, tpr_high = wilson_score_interval(tpr * n_positives, n_positives)
+    fpr_low, fpr_high = wilson_score_interval(achieved * n_negatives, n_negatives)
+    return OperatingPoint(
+        fpr=fpr,
+        sufficient=True,
+        threshold_logit=threshold if math.isfinite(threshold) else None,
+        tpr=tpr,
+        tpr_low=float(tpr_low),
+        tpr_high=float(tpr_high),
+        fpr_achieved=achieved,
+        fpr_low=float(fpr_low),
+        fpr_high=float(fpr_high),
+        n_positives=n_positives,
+        n_negatives=n_negatives,
+        method=WILSON,
+    )
 
 
 def auc_interval(label: ArrayLike, logit: ArrayLike, cluster: ArrayLike) -> AucInterval:

@@ -37,6 +37,7 @@ reads   --config  the run's YAML: sections `training` and `run` (seed, region, e
 writes  --out     checkpoint.pt   best and last weights, preprocess spec, provenance
                   history.json    one record per epoch
                   scores.parquet  one row per test example: task_id, label, logit, score, arc_snr ...
+                  scores_val.parquet  the same of the validation split
                   metrics.json    test AUC with interval, TPR at FPR, AUC by arc_snr, ROC
                   _SUCCESS        last, after checkpoint and scores were read back and verified
 exit    0 verified, 2 configuration or contract, 3 verification failed, 75 retriable
@@ -82,7 +83,12 @@ def run_training(config: RunConfig, cube_location: Location, out: Location) -> N
     metrics = evaluate_scores(test.label, logit, test.columns["arc_snr"].to_numpy(), test.columns["host_id"].to_numpy())
     out.join("metrics.json").write_bytes(_json_bytes({"split": "test", **identity, **metrics}))
 
+    val, val_file = examples["val"], out.join("scores_val.parquet")
+    val_table = score_table(val, score_examples(checkpoint, val, device), bands)
+    val_file.write_bytes(parquet_bytes(val_table))
+
     verify_scores(checkpoint_file, scores_file, table, test, device)
+    verify_scores(checkpoint_file, val_file, val_table, val, device)
     marker.write_bytes(_json_bytes(identity))
     logger.info("done", extra={"fields": {"out": out.url, "epoch": checkpoint.epoch, "test_auc": metrics["auc"]}})
 

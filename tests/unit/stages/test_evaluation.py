@@ -6,11 +6,20 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from pipeline.contracts.errors import VerificationError
-from pipeline.stages.evaluation import auc, auc_by_bins, auc_interval, evaluate_scores, roc_curve, tpr_at_fpr
+from pipeline.stages.evaluation import (
+    auc,
+    auc_by_bins,
+    auc_interval,
+    evaluate_scores,
+    operating_point,
+    roc_curve,
+    tpr_at_fpr,
+)
 
 
 def _scores(n: int = 600, seed: int = 1, digits: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +77,34 @@ def test_tpr_at_fpr_needs_ten_false_positives() -> None:
         assert (tpr_at_fpr(curve, 0.01) is not None) == known
     with pytest.raises(VerificationError, match="false-positive rate"):
         tpr_at_fpr(curve, 0.0)
+
+
+def test_operating_point_says_threshold_interval_and_method() -> None:
+    """60 of 100 positives above the tenth of 1000 negatives: Wilson around 0.6, FPR 0.01 achieved."""
+    label = np.r_[np.ones(60), np.zeros(10), np.ones(40), np.zeros(990)]
+    score = np.r_[np.full(60, 9.0), np.full(10, 8.0), np.zeros(1030)]
+    point = operating_point(roc_curve(label, score), 0.01)
+    assert (point.tpr, point.fpr_achieved, point.threshold_logit, point.sufficient) == (0.6, 0.01, 8.0, True)
+    assert [point.tpr_low, point.tpr_high] == pytest.approx(binomtest(60, 100).proportion_ci(method="wilson"), abs=1e-9)
+    assert [point.fpr_low, point.fpr_high] == pytest.approx(
+        binomtest(10, 1000).proportion_ci(method="wilson"), abs=1e-9
+    )
+    assert "Wilson" in point.method
+    np.testing.assert_array_equal(score >= point.threshold_logit, np.arange(1100) < 70)
+
+
+def test_operating_point_without_negatives_or_threshold_claims_nothing() -> None:
+    """999 negatives at 0.01: only counts. Constant scores: TPR 0 and no threshold, never an extrapolated one."""
+    few = operating_point(roc_curve(np.r_[np.ones(5), np.zeros(999)], np.arange(1004.0)), 0.01)
+    assert (few.sufficient, few.n_negatives, few.n_positives) == (False, 999, 5)
+    assert {few.tpr, few.threshold_logit, few.fpr_achieved, few.tpr_low, few.fpr_high} == {None}
+    constant = operating_point(roc_curve(np.r_[np.ones(5), np.zeros(1000)], np.zeros(1005)), 0.01)
+    assert (constant.sufficient, constant.tpr, constant.fpr_achieved, constant.threshold_logit) == (
+        True,
+        0.0,
+        0.0,
+        None,
+    )
 
 
 def test_unclustered_interval_is_that_of_delong() -> None:
@@ -157,5 +194,7 @@ def test_evaluation_is_json_with_a_short_roc() -> None:
     assert (content["roc"]["fpr"][0], content["roc"]["tpr"][0]) == (0.0, 0.0)
     assert (content["roc"]["fpr"][-1], content["roc"]["tpr"][-1]) == (1.0, 1.0)
     assert content["n_positives"] + content["n_negatives"] == 3000
-    assert [entry["tpr"] is None for entry in content["tpr_at_fpr"]] == [False, False, True]
+    assert [entry["fpr"] for entry in content["tpr_at_fpr"]] == [0.01, 0.001, 0.0001]
+    assert [entry["sufficient"] for entry in content["tpr_at_fpr"]] == [True, False, False]
+    assert [entry["tpr"] is None for entry in content["tpr_at_fpr"]] == [False, True, True]
     assert content["auc"]["low"] < content["auc"]["value"] < content["auc"]["high"]

@@ -21,7 +21,7 @@ from pipeline.training.__main__ import main
 from pipeline.training.checkpoint import Checkpoint
 
 CubeMaker = Callable[..., PublishedCube]
-OUTPUTS = ["_SUCCESS", "checkpoint.pt", "history.json", "metrics.json", "scores.parquet"]
+OUTPUTS = ["_SUCCESS", "checkpoint.pt", "history.json", "metrics.json", "scores.parquet", "scores_val.parquet"]
 WITHOUT_DASK = """
 import sys
 
@@ -72,6 +72,10 @@ def test_whole_program_runs_where_dask_is_not_installed(
     n_positives, n_controls = (int(np.sum(in_test & (columns["role"].to_numpy() == role))) for role in (1, 2))
     table = pq.read_table(io.BytesIO((out / "scores.parquet").read_bytes()))
     assert table.num_rows == 2 * n_positives + n_controls
+    n_val = np.sum((columns["split"].to_numpy() == SPLITS.index("val")) & (columns["role"].to_numpy() == 1))
+    val_scores = pq.read_table(io.BytesIO((out / "scores_val.parquet").read_bytes()))
+    assert set(val_scores["split"].to_pylist()) == {"val"}
+    assert sum(val_scores["label"].to_pylist()) == n_val
     metrics = json.loads((out / "metrics.json").read_bytes())
     assert (metrics["n_positives"], metrics["n_negatives"]) == (n_positives, n_positives + n_controls)
     history = json.loads((out / "history.json").read_bytes())
