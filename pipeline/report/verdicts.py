@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.report.inputs import RunInputs
-from pipeline.report.markup import Html, banner, count_text, element, joined, missing, note, number_text, section, table
+from pipeline.report.markup import (
+    DASH,
+    Html,
+    banner,
+    count_text,
+    element,
+    joined,
+    missing,
+    note,
+    number_text,
+    section,
+    table,
+)
 from pipeline.stages.gates.result import GateResult
 from pipeline.stages.gates.suite import failed_gates
 
@@ -28,8 +42,10 @@ def gate_section(inputs: RunInputs) -> Html:
     rows = [
         (
             result.name,
+            result.number or DASH,
             _verdict(result),
             number_text(result.value, 4),
+            verdict_interval(result),
             result.bound,
             count_text(result.n_positive),
             count_text(result.n_control),
@@ -45,9 +61,56 @@ def gate_section(inputs: RunInputs) -> Html:
                 f"{str(inputs.record['config_sha256'])[:12]}."
             )
         )
-    head = ("Gate", "Verdict", "Value", "Bound", "Positives", "Controls", "Finding")
-    parts.append(element("div", table(head, rows, text_columns=(0, 1, 3, 6)), "gates"))
+    head = ("Gate", "Lesson", "Verdict", "Value", "95 %", "Bound", "Positives", "Controls", "Finding")
+    parts.append(element("div", table(head, rows, text_columns=(0, 1, 2, 5, 8)), "gates"))
     return section("gates", title, *parts)
+
+
+def verdict_table(results: Sequence[GateResult]) -> str:
+    """The verdicts as text: one line per gate, and what a person can act on below each that failed.
+
+    Columns: gate, its number in the lessons, verdict, value, 95 % interval, positives and controls.
+    """
+    head = ("gate", "no.", "verdict", "value", "95 %", "n pos", "n ctl")
+    rows = [
+        (
+            result.name,
+            result.number,
+            "passed" if result.passed else "FAILED" if result.waived is None else "waived",
+            number_text(result.value, 4),
+            verdict_interval(result),
+            count_text(result.n_positive),
+            count_text(result.n_control),
+        )
+        for result in results
+    ]
+    width = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    lines = [_aligned(head, width)]
+    for result, row in zip(results, rows, strict=True):
+        lines.append(_aligned(row, width))
+        if not result.passed:
+            lines.append(f"    {result.message}")
+            lines += [f"    bound: {result.bound}"] if result.bound else []
+            lines += [f"    waived: {result.waived}"] if result.waived is not None else []
+        lines += [f"    {result.attribution}"] if result.attribution else []
+    return "\n".join(lines)
+
+
+def verdict_interval(result: GateResult) -> str:
+    """The 95 % interval of a verdict's value; a dash without."""
+    if result.interval_95 is None:
+        return DASH
+    low, high = result.interval_95
+    return f"{number_text(low, 3)} to {number_text(high, 3)}"
+
+
+def _aligned(cells: Sequence[str], width: Sequence[int]) -> str:
+    """Cells of one line: text to the left, numbers to the right."""
+    padded = [
+        cell.ljust(size) if column < 3 else cell.rjust(size)
+        for column, (cell, size) in enumerate(zip(cells, width, strict=True))
+    ]
+    return "  ".join(padded).rstrip()
 
 
 def _verdict(result: GateResult) -> Html:
@@ -59,6 +122,9 @@ def _verdict(result: GateResult) -> Html:
 
 
 def _message(result: GateResult) -> Html:
-    if result.passed or result.waived is None:
-        return joined(result.message)
-    return joined(result.message, element("div", f"Waived: {result.waived}", "note"))
+    parts = [joined(result.message)]
+    if result.attribution:
+        parts.append(element("div", result.attribution, "note"))
+    if not result.passed and result.waived is not None:
+        parts.append(element("div", f"Waived: {result.waived}", "note"))
+    return joined(*parts)

@@ -13,7 +13,8 @@ from pipeline.stages.gates.result import GateInput, Measurement, has_role
 from pipeline.stages.splits import split_proportions
 
 _ROWS_PER_BLOCK = 512
-_PAIR_COLUMNS_FINITE = ("weight_prior", *SNR_METRICS)
+# NaN by contract where the brick has no depth.
+_SNR_OPTIONAL = ("arc_snr_annulus",)
 _TRAINED_SPLITS = ("train", "val", "test")
 
 
@@ -49,8 +50,9 @@ def audit_bandset(sample: GateInput) -> Measurement:
 def audit_pixels(sample: GateInput) -> Measurement:
     """No stamp has a NaN, an infinity or a constant band; no pair row a non-finite weight or SNR.
 
-    The members of a pair must differ, those of a control row must not: a cube without arcs would pass
-    every gate on shortcuts. The value is the number of offending stamps and rows.
+    `arc_snr_annulus` needs the depth of the brick and has to be finite only as the target metric. The
+    members of a pair must differ, those of a control row must not: a cube without arcs would pass every
+    gate on shortcuts. The value is the number of offending stamps and rows.
     """
     counts = {
         "injected_not_finite": 0,
@@ -79,7 +81,9 @@ def audit_pixels(sample: GateInput) -> Measurement:
     counts["pair_without_arc"] = int((stamp_is_pair & ~differs).sum())
     counts["control_with_arc"] = int((~stamp_is_pair & differs).sum())
     is_pair = has_role(sample.columns, "pair")
-    for column in _PAIR_COLUMNS_FINITE:
+    target = sample.config.sampling.metric
+    needed = [metric for metric in SNR_METRICS if metric not in _SNR_OPTIONAL or metric == target]
+    for column in ("weight_prior", *needed):
         values = sample.columns[column].to_numpy()[is_pair]
         counts[f"{column}_not_finite"] = int((~np.isfinite(values)).sum())
     offending = {name: count for name, count in counts.items() if count}

@@ -1,77 +1,24 @@
-"""Gates on distributions: what the sampler kept against what it was offered, and the SNR target."""
+"""Gates on the SNR of the pairs: its target, and its independence of depth, seeing and host brightness."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from pipeline.contracts.config import BinsTarget, LogUniformTarget, RunConfig
-from pipeline.contracts.datasets import REJECT_REASONS
-from pipeline.stages.gates.result import GateInput, Measurement, cohen_d, gate_generator, has_role
+from pipeline.stages.gates.result import GateInput, Measurement, gate_generator, has_role
 
-# Reasons that the injection, not the cutout, gave: the host itself was good enough to be used.
-_INJECTION_REASONS = ("sampler_exhausted", "arc_masked")
-_QUALITY_COLUMNS = ("bad_pixel_frac", "wise_brightmask_frac", "mag_r")
-_QUALITY_BAND_COLUMNS = ("psfsize_arcsec", "sky_sigma_nmgy")
 _LOGUNIFORM_BINS = 8
 _SNR_SIMULATIONS = 2000
+_SNR_SHUFFLES = 100
+_NUISANCES = ("psfdepth_r_mag", "ebv_mag", "mag_g", "mag_r", "mag_z")
+_NUISANCES_BANDS = ("sky_sigma_nmgy", "psfsize_arcsec")
 # The SNR columns are float32 results of a float32 render scaled to a target.
 _SNR_EDGE_TOLERANCE = 1e-4
-
-
-def count_hosts(sample: GateInput) -> tuple[int, int]:
-    """Hosts that became pairs, and the population of hosts that could have."""
-    return int(has_role(sample.columns, "pair").sum()), int(_usable_hosts(sample).sum())
-
-
-def compare_quality(sample: GateInput) -> Measurement:
-    """The hosts that became pairs are a fair sample of those that could have, in quality and brightness.
-
-    Pair members share their host, so the classes cannot differ there; the sampler can prefer some
-    hosts. Each column passes if its two-sample Kolmogorov-Smirnov p is at least `quality_ks_p_min`
-    after Holm's correction over the columns, or its effect is at most `quality_effect_max`.
-
-    * p is of pairs against the usable hosts that did not become pairs, two disjoint samples as the
-      test demands; asymptotic. Without such hosts the pairs are the population, and p is 1.
-    * the effect, of pairs against the whole population, is the larger of |Cohen d| and the d of two
-      normal distributions of equal width with the same KS distance D, 2 Phi^-1((1 + D) / 2): the
-      second sees differences that leave the mean alone.
-
-    The value is the largest effect. Columns with no finite value are skipped by name, but psfsize and
-    sky sigma are needed in every band.
-    """
-    section = sample.config.gates
-    is_pair = has_role(sample.columns, "pair")
-    usable = _usable_hosts(sample)
-    compared: dict[str, dict[str, Any]] = {}
-    skipped: list[str] = []
-    problems: list[str] = []
-    for name, values in _quality_columns(sample).items():
-        finite = np.isfinite(values)
-        chosen, population = values[is_pair & finite], values[usable & finite]
-        if population.size == 0 and not name.startswith(_QUALITY_BAND_COLUMNS):
-            skipped.append(name)
-        elif chosen.size < section.min_per_class:
-            problems.append(f"{name} is finite in {chosen.size} pairs, fewer than {section.min_per_class}")
-        else:
-            compared[name] = _compare_column(chosen, population, values[usable & ~is_pair & finite])
-    adjusted = _holm_adjusted([result["ks_p"] for result in compared.values()])
-    for (name, result), p in zip(compared.items(), adjusted, strict=True):
-        result["ks_p_holm"] = p
-        if not (p >= section.quality_ks_p_min or result["effect"] <= section.quality_effect_max):
-            problems.append(f"{name} differs: D={result['ks_d']:.4f} p={p:.2g} d={result['cohen_d']:.3f}")
-    return Measurement(
-        passed=not problems,
-        value=max((float(result["effect"]) for result in compared.values()), default=math.nan),
-        bound=f"per column Holm-adjusted KS p >= {section.quality_ks_p_min} or effect <= {section.quality_effect_max}",
-        detail={"columns": compared, "skipped": skipped},
-        message="; ".join(problems) or f"{len(compared)} columns match the usable hosts",
-    )
 
 
 def no_snr_target(config: RunConfig) -> str:
@@ -127,6 +74,65 @@ def compare_snr_target(sample: GateInput) -> Measurement:
     )
 
 
+def correlate_snr(sample: GateInput) -> Measurement:
+    """ln SNR of the pairs does not follow depth, seeing, extinction or the brightness of the host.
+
+    A sampler that redraws until a host reaches an SNR leaves bright arcs in deep, sharp stamps. The value
+    is the largest |Pearson r| of ln SNR (`sampling.metric`) with a column; r has a sampling error of
+    1 / sqrt(n - 1) where there is none, and the bound is `snr_correlation_max` plus
+    `snr_correlation_sigmas` of it. Columns without spread are skipped by name. The permutation null is the
+    largest |r| of shuffled SNRs. Detail also holds r with theta_E, which has no bound.
+    """
+    section = sample.config.gates
+    is_pair = has_role(sample.columns, "pair")
+    snr = sample.columns[sample.config.sampling.metric].to_numpy()[is_pair].astype(np.float64)
+    if not (snr > 0).all():
+        raise ValueError(
+            f"{int((~(snr > 0)).sum())} of {snr.size} pairs have no positive {sample.config.sampling.metric}"
+        )
+    generator = gate_generator(sample.config.run.seed, "snr_correlation")
+    found: dict[str, dict[str, float]] = {}
+    skipped: list[str] = []
+    problems: list[str] = []
+    null = np.zeros(_SNR_SHUFFLES)
+    for name, values in _nuisances(sample, is_pair).items():
+        finite = np.isfinite(values)
+        n = int(finite.sum())
+        if n < section.min_per_class or np.ptp(values[finite]) == 0.0:
+            skipped.append(name)
+            continue
+        ln_snr = np.log(snr[finite])
+        r, error = float(np.corrcoef(ln_snr, values[finite])[0, 1]), 1.0 / math.sqrt(n - 1)
+        limit = section.snr_correlation_max + section.snr_correlation_sigmas * error
+        low, high = np.tanh(np.arctanh(r) + np.array([-1.959964, 1.959964]) / math.sqrt(max(n - 3, 1)))
+        found[name] = {"r": r, "error": error, "limit": limit, "low": float(low), "high": float(high), "n": n}
+        null = np.maximum(null, np.abs(_shuffled_correlations(ln_snr, values[finite], generator)))
+        if not abs(r) <= limit:
+            problems.append(f"{name}: r = {r:+.3f}, beyond {limit:.3f}")
+    if not found:
+        raise ValueError(f"no column varies over {section.min_per_class} pairs or more: {', '.join(skipped)}")
+    worst = max(found, key=lambda name: abs(found[name]["r"]))
+    value = abs(found[worst]["r"])
+    theta_e = sample.columns["theta_e_arcsec"].to_numpy()[is_pair].astype(np.float64)
+    return Measurement(
+        passed=not problems,
+        value=value,
+        bound=f"|r| <= {section.snr_correlation_max} + {section.snr_correlation_sigmas:g} sampling errors, each column",
+        detail={
+            "metric": sample.config.sampling.metric,
+            "columns": found,
+            "skipped": skipped,
+            "r_theta_e": float(np.corrcoef(np.log(snr), theta_e)[0, 1]) if np.ptp(theta_e) > 0 else None,
+            "null_permutations": null.size,
+            "null_mean": float(null.mean()),
+            "null_max": float(null.max()),
+            "p_permutation": (1 + int((null >= value).sum())) / (1 + null.size),
+        },
+        message="; ".join(problems) or f"largest |r| is {value:.3f}, with {worst}, of {len(found)} columns",
+        interval_95=_folded(found[worst]["low"], found[worst]["high"]),
+    )
+
+
 @dataclass(frozen=True)
 class _Target:
     """Target as bins of ln SNR: edges (bin + 1,) increasing, shares (bin,) summing to 1."""
@@ -150,49 +156,27 @@ class _Target:
         return np.asarray(np.interp(np.log(snr), np.log(self.edges), cumulative), dtype=np.float64)
 
 
-def _usable_hosts(sample: GateInput) -> NDArray[np.bool_]:
-    reasons = [REJECT_REASONS.index(reason) for reason in _INJECTION_REASONS]
-    turned_down = np.isin(sample.columns["reject_reason"].to_numpy(), reasons)
-    return has_role(sample.columns, "pair", "control") | (has_role(sample.columns, "unused") & turned_down)
+def _nuisances(sample: GateInput, is_pair: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """(pair,) columns that the SNR must not follow; sky noise as its logarithm."""
+    found = {name: sample.columns[name].to_numpy()[is_pair].astype(np.float64) for name in _NUISANCES}
+    sky, seeing = (sample.columns[name].to_numpy()[is_pair].astype(np.float64) for name in _NUISANCES_BANDS)
+    for index, band in enumerate(sample.config.survey.bands):
+        positive = np.where(sky[:, index] > 0, sky[:, index], np.nan)
+        found |= {f"ln sky_sigma_nmgy[{band}]": np.log(positive), f"psfsize_arcsec[{band}]": seeing[:, index]}
+    return found
 
 
-def _quality_columns(sample: GateInput) -> dict[str, NDArray[np.float64]]:
-    columns = {name: sample.columns[name].to_numpy().astype(np.float64) for name in _QUALITY_COLUMNS}
-    for name in _QUALITY_BAND_COLUMNS:
-        values = sample.columns[name].to_numpy().astype(np.float64)
-        for index, band in enumerate(sample.config.survey.bands):
-            columns[f"{name}[{band}]"] = values[:, index]
-    return columns
+def _shuffled_correlations(
+    first: NDArray[np.float64], second: NDArray[np.float64], generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """r of `second` with `first` in _SNR_SHUFFLES random orders."""
+    a, b = (first - first.mean()) / first.std(), (second - second.mean()) / second.std()
+    return np.array([float(generator.permutation(a) @ b) / a.size for _ in range(_SNR_SHUFFLES)])
 
 
-def _compare_column(
-    chosen: NDArray[np.float64], population: NDArray[np.float64], others: NDArray[np.float64]
-) -> dict[str, Any]:
-    """The population is chosen and others together, so its KS distance is that to the others, diluted."""
-    distance, p = 0.0, 1.0
-    if others.size:
-        test = stats.ks_2samp(chosen, others, method="asymp")
-        distance, p = float(test.statistic) * others.size / population.size, float(test.pvalue)
-    d = cohen_d(chosen, population)
-    return {
-        "n_pairs": chosen.size,
-        "n_population": population.size,
-        "ks_d": distance,
-        "ks_p": p,
-        "cohen_d": d,
-        "effect": max(abs(d), 2.0 * float(stats.norm.ppf((1.0 + distance) / 2.0))),
-    }
-
-
-def _holm_adjusted(p_values: list[float]) -> list[float]:
-    """Holm's step-down adjusted p values (Holm 1979), in the order given."""
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    adjusted = [0.0] * len(p_values)
-    running = 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
+def _folded(low: float, high: float) -> tuple[float, float]:
+    """Interval of |r| from that of r."""
+    return (0.0, max(-low, high)) if low < 0.0 < high else (min(abs(low), abs(high)), max(abs(low), abs(high)))
 
 
 def _total_variation(counts: NDArray[np.int64], shares: NDArray[np.float64]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,26 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import ROLES
+from pipeline.stages.arcs import InjectionAssets
+from pipeline.stages.sampling import Pilot
+
+
+@dataclass(frozen=True)
+class Reinjection:
+    """What it takes to inject a few stored pairs once more.
+
+    Attributes:
+        cutouts: variables of the cutouts cube of some pair rows.
+        rows: the manifest rows of the same rows.
+        stored: `role`, `injected` and `control` of the same rows of the training cube.
+        assets, pilot: what the run injected with.
+    """
+
+    cutouts: xr.Dataset
+    rows: xr.Dataset
+    stored: xr.Dataset
+    assets: InjectionAssets = field(default_factory=InjectionAssets)
+    pilot: Pilot | None = None
 
 
 @dataclass(frozen=True)
@@ -24,12 +44,43 @@ class GateInput:
         stamps: those variables and `injected`, `control` for a subset of the rows of role pair or control.
         config: the run's configuration; thresholds are in `config.gates`.
         bands_found: the bands the cube says it holds, in storage order.
+        reinjection: some pairs to inject again; None fails the gate that needs it.
+        scores: what a trained network said, one row per example; None before training.
     """
 
     columns: xr.Dataset
     stamps: xr.Dataset
     config: RunConfig
     bands_found: tuple[str, ...]
+    reinjection: Reinjection | None = None
+    scores: xr.Dataset | None = None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where a difference between the classes comes from.
+
+    Attributes:
+        quantity: what the numbers are, in words.
+        total: injected stamps against all control stamps.
+        host_selection: control stamps of the pairs against control rows; None without enough control rows.
+        arc_overlap: injected stamps against the control stamps of the same pairs, the arc alone.
+        neutral: the value that means no difference.
+    """
+
+    quantity: str
+    total: float
+    host_selection: float | None
+    arc_overlap: float
+    neutral: float
+
+    def sentence(self) -> str:
+        """The numbers as a sentence."""
+        host = "not measurable without control rows" if self.host_selection is None else f"{self.host_selection:.4f}"
+        return (
+            f"{self.quantity} (no difference: {self.neutral:g}): host selection {host}, "
+            f"arc overlap {self.arc_overlap:.4f}, both {self.total:.4f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,6 +93,8 @@ class Measurement:
         bound: the bound in words, with its numbers.
         detail: everything else worth keeping; numpy values allowed.
         message: one sentence a person can act on.
+        interval_95: of the value; None where the value is a count over all rows or has none.
+        attribution: where the difference comes from, for gates that physics can make fail.
     """
 
     passed: bool
@@ -49,6 +102,8 @@ class Measurement:
     bound: str
     detail: dict[str, Any]
     message: str
+    interval_95: tuple[float, float] | None = None
+    attribution: Attribution | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +116,9 @@ class GateResult:
         value: the statistic; None if it could not be computed or none is needed.
         n_positive: samples of the positive class, n_control: of what it is compared with.
         detail: JSON-able; what is not finite is None.
+        number: of the gate in the lessons, such as 1.6; empty if it has none.
+        interval_95: of the value.
+        attribution: in words, where the difference between the classes comes from; its numbers are in detail.
     """
 
     name: str
@@ -72,6 +130,9 @@ class GateResult:
     n_control: int
     detail: dict[str, Any]
     message: str
+    number: str = ""
+    interval_95: tuple[float, float] | None = None
+    attribution: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,12 +143,16 @@ class Gate:
         count: number of (positive, control) samples.
         measure: called only if both classes have at least `config.gates.min_per_class` samples.
         not_applicable: the reason why a configuration has nothing to measure; empty if it has.
+        number: of the gate in the lessons; empty if it has none.
+        needs_scores: it judges a network, so it runs only where scores are given.
     """
 
     name: str
     count: Callable[[GateInput], tuple[int, int]]
     measure: Callable[[GateInput], Measurement]
     not_applicable: Callable[[RunConfig], str] | None = None
+    number: str = ""
+    needs_scores: bool = False
 
 
 def has_role(dataset: xr.Dataset, *roles: str) -> NDArray[np.bool_]:
@@ -111,6 +176,12 @@ def count_rows(sample: GateInput) -> tuple[int, int]:
 def count_stamps(sample: GateInput) -> tuple[int, int]:
     """Injected stamps and control stamps among the sampled stamps."""
     return _count_classes(sample.stamps)
+
+
+def count_pairs(sample: GateInput) -> tuple[int, int]:
+    """Pairs among the sampled stamps, as injected and as control."""
+    n_pair = int(has_role(sample.stamps, "pair").sum())
+    return n_pair, n_pair
 
 
 def gate_generator(seed: int, name: str) -> np.random.Generator:
@@ -152,6 +223,16 @@ def cohen_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     n, m = first.size, second.size
     variance = ((n - 1) * np.var(first, ddof=1) + (m - 1) * np.var(second, ddof=1)) / (n + m - 2)
     return float((np.mean(first) - np.mean(second)) / np.sqrt(variance))
+
+
+def wilson_interval(part: int, whole: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927); (0, 1) for nothing of nothing."""
+    if whole == 0:
+        return 0.0, 1.0
+    share, z = part / whole, 1.959964
+    centre = (share + z**2 / (2 * whole)) / (1 + z**2 / whole)
+    half = z / (1 + z**2 / whole) * float(np.sqrt(share * (1 - share) / whole + z**2 / (4 * whole**2)))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _count_classes(dataset: xr.Dataset) -> tuple[int, int]:

@@ -1,33 +1,27 @@
-"""Gates on shortcuts: whether the core of a stamp alone tells an injected host from a bare one."""
+"""Gates on shortcuts: whether the core, the radial profile or the metadata alone tell the classes apart."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from pipeline.stages.gates.result import GateInput, Measurement, cohen_d, gate_generator, has_role
+from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
+from pipeline.stages.gates.apertures import CORE_STATISTICS, core_statistics, radial_profiles
+from pipeline.stages.gates.baselines import fit_baseline, out_of_fold_auc, shuffle_labels, swap_within_pairs
+from pipeline.stages.gates.result import Attribution, GateInput, Measurement, cohen_d, gate_generator, has_role
 
-CORE_STATISTICS = ("mean", "std", "median", "q25", "q75", "max", "min")
 _RATIO_BAND = "r"
 _BOOTSTRAPS = 1000
-_PERMUTATIONS = 20
-_ROWS_PER_BLOCK = 1024
-
-
-def count_pairs(sample: GateInput) -> tuple[int, int]:
-    """Pairs among the sampled stamps, as injected and as control."""
-    n_pair = int(has_role(sample.stamps, "pair").sum())
-    return n_pair, n_pair
+_PSF_WIDTHS, _SMALLEST_CORE_PX = 1.5, 2.0
+# theta_E over PSF FWHM: unresolved, marginal, resolved.
+_RESOLUTION_EDGES = (0.0, 0.8, 1.0, np.inf)
+_METADATA = ("mag_g", "mag_r", "mag_z", "ebv_mag", "psfdepth_r_mag", "bad_pixel_frac", "wise_brightmask_frac")
+_METADATA_BANDS = ("psfsize_arcsec", "sky_sigma_nmgy")
 
 
 def compare_core_brightness(sample: GateInput) -> Measurement:
@@ -38,10 +32,11 @@ def compare_core_brightness(sample: GateInput) -> Measurement:
     """
     section = sample.config.gates
     pairs = sample.stamps.isel(sample=np.flatnonzero(has_role(sample.stamps, "pair")))
+    controls = sample.stamps.isel(sample=np.flatnonzero(has_role(sample.stamps, "control")))
     band = sample.bands_found.index(_RATIO_BAND)
-    radius = section.core_ratio_radius_px
+    radius = _core_radii(sample, pairs, section.core_ratio_radius_px)
     injected, control = (
-        _core_statistics(pairs, name, radius, slice(band, band + 1))[:, 0] for name in ("injected", "control")
+        core_statistics(pairs, name, radius, slice(band, band + 1))[:, 0] for name in ("injected", "control")
     )
     mean_injected, mean_control = float(injected.mean()), float(control.mean())
     if not mean_control > 0.0:
@@ -49,132 +44,210 @@ def compare_core_brightness(sample: GateInput) -> Measurement:
     ratio = mean_injected / mean_control
     low, high = section.core_ratio_range
     interval = _ratio_interval(injected, control, pairs["host_id"].to_numpy(), sample.config.run.seed)
+    other = np.empty(0)
+    if controls.sizes["sample"]:
+        other_radius = _borrowed_radii(sample, radius, controls.sizes["sample"])
+        other = core_statistics(controls, "control", other_radius, slice(band, band + 1))[:, 0]
     return Measurement(
         passed=low <= ratio <= high,
         value=ratio,
-        bound=f"{low} <= injected / control <= {high} within {radius} px",
+        bound=f"{low} <= injected / control <= {high} within {section.core_ratio_radius_px} px",
         detail={
             "mean_injected_nmgy": mean_injected,
             "mean_control_nmgy": mean_control,
-            "interval_95": interval,
+            "mean_control_rows_nmgy": float(other.mean()) if other.size else None,
+            "core_radius": section.core_radius,
+            "median_radius_px": float(np.median(radius)),
             "bootstraps": _BOOTSTRAPS,
             "cohen_d": cohen_d(injected, control),
+            "ratio_by_theta_e_over_fwhm": _ratios_by_resolution(sample, pairs, injected, control),
         },
         message=f"injected cores are {ratio:.4f} times as bright, 95 % interval {interval[0]:.4f} to {interval[1]:.4f}",
+        interval_95=interval,
+        attribution=_ratio_attribution(injected, control, other, section.min_per_class),
     )
 
 
 def classify_core(sample: GateInput) -> Measurement:
     """A linear classifier that sees only the core cannot tell injected from control stamps.
 
-    Features are seven statistics of the pixels within `core_auc_radius_px` in every band. The folds
-    are grouped by host, so the members of a pair, and all repeats of a host, are scored by a
-    classifier that never saw them. The value is the mean over folds of the ROC AUC.
-
-    Detail holds the permutation null: the same with labels swapped at random within each pair, control
-    rows staying controls. A null above 0.5 says the control rows come from other hosts than the pairs.
+    Features are seven statistics of the pixels within `core_auc_radius_px` in every band; see
+    `fit_baseline`. The permutation null swaps labels within pairs, control rows staying controls: a
+    null above 0.5 says the control rows come from other hosts than the pairs.
     """
     section = sample.config.gates
-    pair = np.flatnonzero(has_role(sample.stamps, "pair"))
-    control = np.flatnonzero(has_role(sample.stamps, "pair", "control"))
-    radius = section.core_auc_radius_px
-    features = np.concatenate(
-        [
-            _core_statistics(sample.stamps.isel(sample=pair), "injected", radius),
-            _core_statistics(sample.stamps.isel(sample=control), "control", radius),
-        ]
-    )
-    host_id = sample.stamps["host_id"].to_numpy()
-    folds = _folds(np.concatenate([host_id[pair], host_id[control]]), section.folds)
-    label = np.concatenate([np.ones(pair.size, dtype=np.int64), np.zeros(control.size, dtype=np.int64)])
-    aucs = _fold_aucs(features, label, folds)
-    auc = float(np.mean(aucs))
-    twin = pair.size + np.searchsorted(control, pair)
-    null = _permuted_aucs(features, label, folds, twin, gate_generator(sample.config.run.seed, "core_only_auc"))
-    return Measurement(
-        passed=auc <= section.core_auc_max,
-        value=auc,
-        bound=f"out-of-fold AUC <= {section.core_auc_max} within {radius} px",
-        detail={
-            "fold_aucs": aucs,
-            "hosts": int(np.unique(host_id[control]).size),
-            "statistics": CORE_STATISTICS,
-            "null_permutations": _PERMUTATIONS,
-            "null_mean": float(null.mean()),
-            "null_std": float(null.std(ddof=1)),
-            "null_max": float(null.max()),
-            "p_permutation": (1 + int((null >= auc).sum())) / (1 + null.size),
-        },
-        message=f"the core alone gives AUC {auc:.4f}; labels swapped within pairs give {null.mean():.4f}",
-    )
+    chosen = _Classes.of(sample)
+    radius = _core_radii(sample, chosen.pairs, section.core_auc_radius_px)
+    all_radii = np.empty(chosen.controls.sizes["sample"])
+    all_radii[chosen.twin] = radius
+    others = np.setdiff1d(np.arange(all_radii.size), chosen.twin)
+    all_radii[others] = _borrowed_radii(sample, radius, others.size)
+    injected = core_statistics(chosen.pairs, "injected", radius)
+    control = core_statistics(chosen.controls, "control", all_radii)
+    return _classify_stamps(
+        sample, "core_only_auc", chosen, injected, control, section.core_auc_max,
+        f"within {section.core_auc_radius_px} px", "the core alone",
+        {"statistics": CORE_STATISTICS, "core_radius": section.core_radius},
+    )  # fmt: skip
 
 
-def _core_statistics(
-    stamps: xr.Dataset, name: str, radius_px: float, bands: slice = slice(None)
-) -> NDArray[np.float64]:
-    """CORE_STATISTICS of the pixels nearer than a radius to the host, per band.
+def classify_radial_profile(sample: GateInput) -> Measurement:
+    """A linear classifier that sees only azimuthal medians cannot tell injected from control stamps.
 
-    Args:
-        stamps: rows with stamps `name` and the host centre `centre_dx_px`, `centre_dy_px`.
-        radius_px: radius, such that the circle lies in the stamp. [pixel]
-        bands: the bands to use.
-
-    Returns:
-        (sample, band * 7) float64 in nmgy, statistics fastest.
-
-    Raises:
-        ValueError: a pixel or a centre is not finite, or the circle leaves the stamp.
+    Features are the medians in `radial_bins` rings of equal width in every band. A set that fails can be
+    learnt as "any ring", without the shape of an arc.
     """
-    pixels = stamps[name].to_numpy()[:, bands]
-    dx, dy = (stamps[f"centre_{axis}_px"].to_numpy().astype(np.float64) for axis in ("dx", "dy"))
-    blocks = [_statistics_of_block(flux, inside) for flux, inside in _core_blocks(pixels, dx, dy, radius_px)]
-    return np.concatenate(blocks).reshape(pixels.shape[0], -1)
+    section = sample.config.gates
+    chosen = _Classes.of(sample)
+    injected = radial_profiles(chosen.pairs["injected"].to_numpy(), section.radial_bins)
+    control = radial_profiles(chosen.controls["control"].to_numpy(), section.radial_bins)
+    return _classify_stamps(
+        sample, "radial_profile_auc", chosen, injected, control, section.radial_auc_max,
+        f"of {section.radial_bins} rings", "the radial profile alone", {},
+    )  # fmt: skip
 
 
-def _core_blocks(
-    pixels: NDArray[np.float32], dx: NDArray[np.float64], dy: NDArray[np.float64], radius_px: float
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-    """Blocks of rows as ((row, band, pixel) flux in a box around the centre, (row, pixel) inside the circle)."""
-    half_size = pixels.shape[-1] // 2
-    half_box = math.ceil(radius_px + 0.5)
-    if half_box >= half_size:
-        raise ValueError(f"a core of {radius_px} px does not fit into stamps of {pixels.shape[-1]} px")
-    if not (np.abs(np.stack([dx, dy])) <= 0.5 + 1e-6).all():
-        raise ValueError("centre_dx_px and centre_dy_px must be finite and within half a pixel")
-    box = slice(half_size - half_box, half_size + half_box + 1)
-    offset = np.arange(-half_box, half_box + 1, dtype=np.float64)
-    for start in range(0, pixels.shape[0], _ROWS_PER_BLOCK):
-        rows = slice(start, start + _ROWS_PER_BLOCK)
-        flux = pixels[rows, :, box, box]
-        if not np.isfinite(flux).all():
-            raise ValueError("a core pixel is not finite")
-        x2 = (offset - dx[rows, None]) ** 2
-        y2 = (offset - dy[rows, None]) ** 2
-        inside = y2[:, :, None] + x2[:, None, :] < radius_px**2
-        yield flux.reshape(*flux.shape[:2], -1), inside.reshape(inside.shape[0], -1)
+def classify_metadata(sample: GateInput) -> Measurement:
+    """A linear classifier that sees only columns of the host cannot tell the classes apart.
+
+    Features are seeing, sky noise, depth, host magnitudes, extinction and mask fractions, never a column
+    that describes the arc; a column that lacks values adds whether it does. Pair members share their
+    columns, so pairs are compared with control rows; with fewer than `min_per_class` of those, with
+    their own controls too. At most `max_samples` rows are drawn from the whole cube.
+    """
+    section = sample.config.gates
+    generator = gate_generator(sample.config.run.seed, "metadata_only_auc")
+    pair, control = (np.flatnonzero(has_role(sample.columns, role)) for role in ("pair", "control"))
+    pair, control = (_thinned(rows, section.max_samples // 2, generator) for rows in (pair, control))
+    alone = control.size >= section.min_per_class
+    negative = control if alone else np.concatenate([pair, control])
+    rows = np.concatenate([pair, negative])
+    features, names = _metadata_features(sample.columns.isel(sample=rows), sample.config.survey.bands)
+    label = np.repeat(np.array([1, 0]), [pair.size, negative.size])
+    relabel = shuffle_labels if alone else swap_within_pairs(pair.size + np.arange(pair.size))
+    found = fit_baseline(features, label, sample.columns["host_id"].to_numpy()[rows], section.folds, relabel, generator)
+    against = f"{control.size} control rows" if alone else "their own controls, which share their metadata"
+    return Measurement(
+        passed=found.auc <= section.metadata_auc_max,
+        value=found.auc,
+        bound=f"out-of-fold AUC <= {section.metadata_auc_max} of {len(names)} columns of the host",
+        detail={**found.detail(), "features": names, "negatives": "control rows" if alone else "all controls"},
+        message=f"metadata alone give AUC {found.auc:.4f} for {pair.size} pairs against {against}",
+        interval_95=found.interval_95,
+    )
 
 
-def _statistics_of_block(flux: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(row, band, 7) statistics of the pixels inside; quantiles interpolate linearly."""
-    n = inside.sum(axis=1).astype(np.float64)
-    selected = inside[:, None, :]
-    mean = flux.sum(axis=2, where=selected, dtype=np.float64) / n[:, None]
-    residual = flux.astype(np.float64) - mean[:, :, None]
-    std = np.sqrt(np.square(residual).sum(axis=2, where=selected) / n[:, None])
-    ordered = np.sort(np.where(selected, flux, np.float32(np.inf)), axis=2)
-    q25, median, q75 = (_quantile(ordered, n, q) for q in (0.25, 0.5, 0.75))
-    largest = np.take_along_axis(ordered, (n.astype(np.int64) - 1)[:, None, None], axis=2)[:, :, 0]
-    return np.stack([mean, std, median, q25, q75, largest, ordered[:, :, 0]], axis=2, dtype=np.float64)
+@dataclass(frozen=True)
+class _Classes:
+    """Sampled stamps by class: pairs, all controls, and the row of each pair among the controls."""
+
+    pairs: xr.Dataset
+    controls: xr.Dataset
+    twin: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sample: GateInput) -> _Classes:
+        pair = np.flatnonzero(has_role(sample.stamps, "pair"))
+        control = np.flatnonzero(has_role(sample.stamps, "pair", "control"))
+        return cls(sample.stamps.isel(sample=pair), sample.stamps.isel(sample=control), np.searchsorted(control, pair))
 
 
-def _quantile(ordered: NDArray[np.float32], n: NDArray[np.float64], q: float) -> NDArray[np.float64]:
-    """Quantile q of the first n of each row's ordered values."""
-    position = q * (n - 1.0)
-    below = np.floor(position).astype(np.int64)
-    above = np.minimum(below + 1, n.astype(np.int64) - 1)
-    low = np.take_along_axis(ordered, below[:, None, None], axis=2)[:, :, 0].astype(np.float64)
-    high = np.take_along_axis(ordered, above[:, None, None], axis=2)[:, :, 0].astype(np.float64)
-    return low + (position - below)[:, None] * (high - low)
+def _classify_stamps(
+    sample: GateInput,
+    name: str,
+    chosen: _Classes,
+    injected: NDArray[np.float64],
+    control: NDArray[np.float64],
+    auc_max: float,
+    of_what: str,
+    features_are: str,
+    detail: dict[str, Any],
+) -> Measurement:
+    """Measurement of a classifier of features of injected stamps (pair, feature) and controls (control, feature)."""
+    section = sample.config.gates
+    host_pair, host_control = chosen.pairs["host_id"].to_numpy(), chosen.controls["host_id"].to_numpy()
+    n_pair = host_pair.size
+    label = np.repeat(np.array([1, 0]), [n_pair, host_control.size])
+    hosts = np.concatenate([host_pair, host_control])
+    relabel = swap_within_pairs(n_pair + chosen.twin)
+    generator = gate_generator(sample.config.run.seed, name)
+    found = fit_baseline(np.concatenate([injected, control]), label, hosts, section.folds, relabel, generator)
+    other = np.setdiff1d(np.arange(host_control.size), chosen.twin)
+    host_auc = None
+    if other.size >= section.min_per_class:
+        rows = np.concatenate([chosen.twin, other])
+        is_pair = np.repeat(np.array([1, 0]), [n_pair, other.size])
+        host_auc = out_of_fold_auc(control[rows], is_pair, host_control[rows], section.folds)
+    arc_auc = out_of_fold_auc(
+        np.concatenate([injected, control[chosen.twin]]),
+        np.repeat(np.array([1, 0]), n_pair),
+        np.concatenate([host_pair, host_pair]),
+        section.folds,
+    )
+    return Measurement(
+        passed=found.auc <= auc_max,
+        value=found.auc,
+        bound=f"out-of-fold AUC <= {auc_max} {of_what}",
+        detail={**found.detail(), **detail},
+        message=f"{features_are} gives AUC {found.auc:.4f}; labels swapped within pairs give {found.null.mean():.4f}",
+        interval_95=found.interval_95,
+        attribution=Attribution("AUC", found.auc, host_auc, arc_auc, 0.5),
+    )
+
+
+def _core_radii(sample: GateInput, pairs: xr.Dataset, fixed_px: float) -> NDArray[np.float64]:
+    """(pair,) core radii as `gates.core_radius` says. [pixel]"""
+    if sample.config.gates.core_radius == "fixed":
+        return np.full(pairs.sizes["sample"], fixed_px)
+    theta_e, fwhm = _theta_e_and_fwhm(sample, pairs)
+    radius = (theta_e - _PSF_WIDTHS * fwhm) / PIXEL_SCALE_ARCSEC
+    if not np.isfinite(radius).all():
+        raise ValueError("theta_e_arcsec or psfsize_arcsec of a pair is not finite")
+    return np.clip(radius, min(_SMALLEST_CORE_PX, fixed_px), fixed_px)
+
+
+def _borrowed_radii(sample: GateInput, radius: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Radii for control rows, which have no arc, drawn from those of the pairs."""
+    return gate_generator(sample.config.run.seed, "core_radius").choice(radius, n)
+
+
+def _theta_e_and_fwhm(sample: GateInput, pairs: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(pair,) Einstein radius and r seeing. [arcsec]"""
+    band = sample.bands_found.index(_RATIO_BAND)
+    return (
+        pairs["theta_e_arcsec"].to_numpy().astype(np.float64),
+        pairs["psfsize_arcsec"].to_numpy()[:, band].astype(np.float64),
+    )
+
+
+def _ratios_by_resolution(
+    sample: GateInput, pairs: xr.Dataset, injected: NDArray[np.float64], control: NDArray[np.float64]
+) -> list[dict[str, float | None]]:
+    """The ratio in strata of theta_E over PSF FWHM."""
+    theta_e, fwhm = _theta_e_and_fwhm(sample, pairs)
+    strata: list[dict[str, float | None]] = []
+    for low, high in pairwise(_RESOLUTION_EDGES):
+        inside = (theta_e >= low * fwhm) & (theta_e < high * fwhm)
+        flux = float(control[inside].sum())
+        ratio = float(injected[inside].sum()) / flux if flux > 0 else None
+        strata.append({"low": low, "high": None if high == np.inf else high, "n": int(inside.sum()), "ratio": ratio})
+    return strata
+
+
+def _ratio_attribution(
+    injected: NDArray[np.float64], control: NDArray[np.float64], other: NDArray[np.float64], min_per_class: int
+) -> Attribution:
+    """Ratios of mean core flux, so that total over all controls is host selection times arc overlap where it can be."""
+    overlap = float(injected.mean() / control.mean())
+    everything = np.concatenate([control, other])
+    enough = other.size >= min_per_class and float(other.mean()) > 0
+    return Attribution(
+        "ratio of mean core flux",
+        float(injected.mean() / everything.mean()),
+        float(control.mean() / other.mean()) if enough else None,
+        overlap,
+        1.0,
+    )
 
 
 def _ratio_interval(
@@ -189,38 +262,22 @@ def _ratio_interval(
     return float(low), float(high)
 
 
-def _folds(host_id: NDArray[np.int64], n_folds: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """(train, test) rows of each fold; ValueError if there are fewer hosts than folds."""
-    return list(GroupKFold(n_folds).split(host_id, groups=host_id))
+def _metadata_features(columns: xr.Dataset, bands: tuple[str, ...]) -> tuple[NDArray[np.float64], list[str]]:
+    """(sample, feature) finite features and their names; NaN becomes the median, beside an indicator."""
+    named = {name: columns[name].to_numpy().astype(np.float64) for name in _METADATA}
+    for name in _METADATA_BANDS:
+        values = columns[name].to_numpy().astype(np.float64)
+        named |= {f"{name}[{band}]": values[:, index] for index, band in enumerate(bands)}
+    features: dict[str, NDArray[np.float64]] = {}
+    for name, values in named.items():
+        absent = np.isnan(values)
+        if not absent.all():
+            features[name] = np.where(absent, np.median(values[~absent]), values)
+        if absent.any() and not absent.all():
+            features[f"{name} is NaN"] = absent.astype(np.float64)
+    return np.stack(list(features.values()), axis=1), list(features)
 
 
-def _fold_aucs(
-    features: NDArray[np.float64], label: NDArray[np.int64], folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-) -> list[float]:
-    """AUC of each fold's test rows; ValueError if a fold misses a class."""
-    aucs = []
-    for train, test in folds:
-        if np.unique(label[test]).size < 2:
-            raise ValueError("a fold's test rows hold one class only")
-        model: Any = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky", max_iter=200))
-        model.fit(features[train], label[train])
-        aucs.append(float(roc_auc_score(label[test], model.decision_function(features[test]))))
-    return aucs
-
-
-def _permuted_aucs(
-    features: NDArray[np.float64],
-    label: NDArray[np.int64],
-    folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    twin: NDArray[np.int64],
-    generator: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Mean fold AUC under random swaps within pairs; row i < len(twin) is injected, twin[i] its control."""
-    aucs = []
-    for _ in range(_PERMUTATIONS):
-        permuted = label.copy()
-        swapped = np.flatnonzero(generator.integers(0, 2, twin.size))
-        permuted[swapped] = 0
-        permuted[twin[swapped]] = 1
-        aucs.append(np.mean(_fold_aucs(features, permuted, folds)))
-    return np.array(aucs, dtype=np.float64)
+def _thinned(rows: NDArray[np.int64], n_max: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """At most n_max of the rows, in order."""
+    return rows if rows.size <= n_max else np.sort(generator.choice(rows, n_max, replace=False))

@@ -10,25 +10,60 @@ from typing import Any
 import xarray as xr
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.errors import ConfigError, ContractError
 from pipeline.stages.gates.audits import audit_bandset, audit_pixels, audit_splits
-from pipeline.stages.gates.distributions import compare_quality, compare_snr_target, count_hosts, no_snr_target
-from pipeline.stages.gates.result import Gate, GateInput, GateResult, count_rows, count_stamps, json_value
-from pipeline.stages.gates.shortcuts import classify_core, compare_core_brightness, count_pairs
+from pipeline.stages.gates.coverage import cover_grid, cover_threshold
+from pipeline.stages.gates.distributions import compare_snr_target, correlate_snr, no_snr_target
+from pipeline.stages.gates.duplicates import audit_duplicates
+from pipeline.stages.gates.normalisation import compare_normalisation
+from pipeline.stages.gates.null_injection import audit_null_injection
+from pipeline.stages.gates.quality import (
+    compare_quality,
+    compare_splits,
+    count_hosts,
+    count_split_rows,
+    no_held_out_split,
+)
+from pipeline.stages.gates.result import (
+    Gate,
+    GateInput,
+    GateResult,
+    Measurement,
+    Reinjection,
+    count_pairs,
+    count_rows,
+    count_stamps,
+    json_value,
+)
+from pipeline.stages.gates.shortcuts import (
+    classify_core,
+    classify_metadata,
+    classify_radial_profile,
+    compare_core_brightness,
+)
 
 GATES = (
-    Gate("bandset_audit", count_rows, audit_bandset),
+    Gate("bandset_audit", count_rows, audit_bandset, number="1.2"),
     Gate("finite_pixels", count_stamps, audit_pixels),
-    Gate("quality_distributions", count_hosts, compare_quality),
-    Gate("snr_target", count_rows, compare_snr_target, no_snr_target),
+    Gate("null_injection", count_pairs, audit_null_injection, number="1.3"),
+    Gate("duplicate_audit", count_stamps, audit_duplicates),
     Gate("split_proportions", count_rows, audit_splits),
-    Gate("core_brightness_ratio", count_pairs, compare_core_brightness),
-    Gate("core_only_auc", count_stamps, classify_core),
+    Gate("quality_distributions", count_hosts, compare_quality, number="1.1"),
+    Gate("quality_by_split", count_split_rows, compare_splits, no_held_out_split, number="1.1"),
+    Gate("snr_target", count_rows, compare_snr_target, no_snr_target),
+    Gate("snr_correlation", count_rows, correlate_snr),
+    Gate("near_threshold_coverage", count_rows, cover_threshold),
+    Gate("parameter_grid_coverage", count_rows, cover_grid),
+    Gate("normalisation_statistics", count_stamps, compare_normalisation, number="1.5"),
+    Gate("core_brightness_ratio", count_pairs, compare_core_brightness, number="1.8"),
+    Gate("core_only_auc", count_stamps, classify_core, number="1.6"),
+    Gate("radial_profile_auc", count_stamps, classify_radial_profile),
+    Gate("metadata_only_auc", count_rows, classify_metadata),
 )
 GATE_NAMES = tuple(gate.name for gate in GATES)
 
-# What numpy, xarray, scipy and scikit-learn raise for data of the wrong shape, type or value.
-_DATA_ERRORS = (ValueError, KeyError, ArithmeticError, IndexError)
+# What numpy, xarray, scipy, scikit-learn and the injection raise for data of the wrong shape, type or value.
+_DATA_ERRORS = (ValueError, TypeError, KeyError, ArithmeticError, IndexError, ContractError)
 
 
 def check_waivers(config: RunConfig) -> None:
@@ -43,9 +78,14 @@ def check_waivers(config: RunConfig) -> None:
 
 
 def run_gates(
-    columns: xr.Dataset, stamps: xr.Dataset, config: RunConfig, bands_found: Sequence[str]
+    columns: xr.Dataset,
+    stamps: xr.Dataset,
+    config: RunConfig,
+    bands_found: Sequence[str],
+    reinjection: Reinjection | None = None,
+    scores: xr.Dataset | None = None,
 ) -> list[GateResult]:
-    """Verdict of every gate, in the order of GATE_NAMES.
+    """Verdict of every gate, in the order of GATE_NAMES; gates of a network only where there are scores.
 
     A gate fails closed: data it cannot work with, one class, fewer than `gates.min_per_class` samples
     of a class and a statistic that is not a number all fail it, with a message that says which. A
@@ -57,13 +97,17 @@ def run_gates(
             of the rows whose role is pair or control.
         config: thresholds, waivers, target, splits and seed.
         bands_found: the bands the cube says it holds, in storage order.
+        reinjection: some pairs that are injected again; without them null_injection fails.
+        scores: what a network said, one row per example; None before training.
 
     Raises:
-        ConfigError: a waiver names no gate.
+        ConfigError: a waiver names no gate, or scores are given and no gate reads them.
     """
     check_waivers(config)
-    sample = GateInput(columns, stamps, config, tuple(bands_found))
-    return [run_gate(gate, sample) for gate in GATES]
+    if scores is not None and not any(gate.needs_scores for gate in GATES):
+        raise ConfigError("scores of a network were given, but no gate of this version judges a network")
+    sample = GateInput(columns, stamps, config, tuple(bands_found), reinjection, scores)
+    return [run_gate(gate, sample) for gate in GATES if scores is not None or not gate.needs_scores]
 
 
 def run_gate(gate: Gate, sample: GateInput) -> GateResult:
@@ -88,17 +132,7 @@ def run_gate(gate: Gate, sample: GateInput) -> GateResult:
     if found.value is None or not math.isfinite(found.value):
         message = f"the statistic is not a number ({found.value}): {found.message}"
         return _verdict(gate, sample, n_positive, n_control, bound=found.bound, detail=detail, message=message)
-    return GateResult(
-        name=gate.name,
-        passed=found.passed,
-        waived=sample.config.gates.waive.get(gate.name),
-        value=found.value,
-        bound=found.bound,
-        n_positive=n_positive,
-        n_control=n_control,
-        detail=detail,
-        message=found.message,
-    )
+    return _measured(gate, sample, n_positive, n_control, found, detail)
 
 
 def failed_gates(results: Iterable[GateResult]) -> list[GateResult]:
@@ -118,6 +152,28 @@ def gates_document(results: Sequence[GateResult], config: RunConfig) -> dict[str
     }
 
 
+def _measured(
+    gate: Gate, sample: GateInput, n_positive: int, n_control: int, found: Measurement, detail: dict[str, Any]
+) -> GateResult:
+    """The result of a gate that could be measured."""
+    if found.attribution is not None:
+        detail = {**detail, "attribution": json_value(dataclasses.asdict(found.attribution))}
+    return GateResult(
+        name=gate.name,
+        passed=found.passed,
+        waived=sample.config.gates.waive.get(gate.name),
+        value=found.value,
+        bound=found.bound,
+        n_positive=n_positive,
+        n_control=n_control,
+        detail=detail,
+        message=found.message,
+        number=gate.number,
+        interval_95=found.interval_95,
+        attribution=found.attribution.sentence() if found.attribution is not None else "",
+    )
+
+
 def _verdict(
     gate: Gate,
     sample: GateInput,
@@ -131,7 +187,7 @@ def _verdict(
 ) -> GateResult:
     """A result without a value."""
     waived = sample.config.gates.waive.get(gate.name)
-    return GateResult(gate.name, passed, waived, None, bound, n_positive, n_control, detail or {}, message)
+    return GateResult(gate.name, passed, waived, None, bound, n_positive, n_control, detail or {}, message, gate.number)
 
 
 def _named(error: Exception) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from pipeline.report.inputs import GateOutcome, RunInputs
-from pipeline.report.verdicts import gate_section
+from pipeline.report.verdicts import gate_section, verdict_interval, verdict_table
 from pipeline.stages.gates.result import GateResult
+from pipeline.stages.gates.suite import GATE_NAMES
 
 HOSTILE = "<script>alert('no')</script>, and 20 characters"
 
@@ -25,7 +26,7 @@ def test_every_gate_is_listed_with_value_and_bound(inputs: RunInputs) -> None:
     """The real suite's results appear by name, value and bound."""
     assert inputs.gates is not None
     page = gate_section(inputs)
-    assert len(inputs.gates.results) == 7
+    assert len(inputs.gates.results) == len(GATE_NAMES)
     assert all(result.name in page for result in inputs.gates.results)
 
 
@@ -58,3 +59,22 @@ def test_other_configuration_and_absence_are_said(inputs: RunInputs) -> None:
     stale = dataclasses.replace(inputs, gates=GateOutcome((verdict(passed=True),), "c" * 64))
     assert "cccccccccccc" in gate_section(stale)
     assert "no gates.json" in gate_section(dataclasses.replace(inputs, gates=None))
+
+
+def test_attribution_is_shown_in_report_and_table(inputs: RunInputs) -> None:
+    """Where a difference comes from stands below the finding, also for a gate that is waived."""
+    result = dataclasses.replace(verdict(passed=False, waived=HOSTILE), attribution="AUC: host selection 0.51")
+    assert "AUC: host selection 0.51" in gate_section(outcome(inputs, result))
+    assert "AUC: host selection 0.51" in verdict_table([result])
+
+
+def test_table_says_verdict_number_interval_and_counts() -> None:
+    """One line per gate; failures carry message, bound and waiver."""
+    good = dataclasses.replace(verdict(passed=True), number="1.6", interval_95=(0.45, 0.55))
+    lines = verdict_table([good, verdict(passed=False), verdict(passed=False, waived=HOSTILE)]).splitlines()
+    assert lines[1].split() == ["some_gate", "1.6", "passed", "0.5000", "0.450", "to", "0.550", "12", "34"]
+    assert "FAILED" in lines[2]
+    assert lines[3:5] == ["    see <b>here</b>", "    bound: x <= 0.1"]
+    assert "waived" in lines[5]
+    assert lines[-1] == f"    waived: {HOSTILE}"
+    assert verdict_interval(verdict(passed=True)) == "\u2013"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,12 @@ import xarray as xr
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import REJECT_REASONS, ROLES
-from pipeline.stages.gates.result import GateInput, GateResult
+from pipeline.stages.gates.result import GateInput, GateResult, Reinjection
 from pipeline.stages.gates.suite import GATES, run_gate, run_gates
 from pipeline.stages.splits import assign_splits
 
 BANDS = ("g", "r", "z")
+THETA_E = (0.7, 2.2)
 EDGES, SHARES = (0.8, 2.0, 8.0, 20.0, 100.0), (0.4, 0.4, 0.15, 0.05)
 
 
@@ -26,15 +28,19 @@ class Cube:
     stamps: xr.Dataset
     config: RunConfig
     bands_found: tuple[str, ...] = BANDS
+    reinjection: Reinjection | None = None
+
+    def sample(self) -> GateInput:
+        """What the gates see."""
+        return GateInput(self.columns, self.stamps, self.config, self.bands_found, self.reinjection)
 
     def gate(self, name: str) -> GateResult:
         """Verdict of one gate."""
-        sample = GateInput(self.columns, self.stamps, self.config, self.bands_found)
-        return next(run_gate(gate, sample) for gate in GATES if gate.name == name)
+        return next(run_gate(gate, self.sample()) for gate in GATES if gate.name == name)
 
     def verdicts(self) -> list[GateResult]:
         """Verdict of every gate."""
-        return run_gates(self.columns, self.stamps, self.config, self.bands_found)
+        return run_gates(self.columns, self.stamps, self.config, self.bands_found, self.reinjection)
 
     def configure(self, section: str, **values: object) -> None:
         """Set values of one section of the configuration."""
@@ -48,6 +54,10 @@ class Cube:
         self.columns = self.columns.isel(sample=np.isin(self.columns["role"], codes))
         self.stamps = self.stamps.isel(sample=np.isin(self.stamps["role"], codes))
 
+    def failing(self) -> set[str]:
+        """Names of the gates that fail."""
+        return {result.name for result in self.verdicts() if not result.passed}
+
     def rows(self, role: str) -> np.ndarray:
         """Rows of a role in columns; pair and control rows are the first rows and those of stamps."""
         return np.flatnonzero(self.columns["role"].to_numpy() == ROLES.index(role))
@@ -57,7 +67,10 @@ def configuration() -> RunConfig:
     """A configuration with a bins target and default gates."""
     names = ("theta_e_arcsec", "lens_q", "shear", "lens_jitter_arcsec", "beta_over_theta_e", "src_re_arcsec")
     names += ("src_n", "src_q", "src_gr", "src_rz")
-    magnitudes = {"kind": "uniform", "low": 21.0, "high": 27.0}
+    priors = {name: {"kind": "fixed", "value": 0.5} for name in names}
+    priors["theta_e_arcsec"] = {"kind": "uniform", "low": THETA_E[0], "high": THETA_E[1]}
+    priors["shear"] = {"kind": "fixed", "value": 0.02}
+    priors["src_mag_r"] = {"kind": "uniform", "low": 14.0, "high": 32.0}
     return RunConfig.model_validate(
         {
             "run": {"name": "gates", "root": "runs", "region": None, "seed": 20260901},
@@ -66,7 +79,8 @@ def configuration() -> RunConfig:
             "injection": {
                 "mode": "sample",
                 "extinction": True,
-                "priors": {**{name: {"kind": "fixed", "value": 0.5} for name in names}, "src_mag_r": magnitudes},
+                "accuracy": 0.02,
+                "priors": priors,
             },
             "sampling": {
                 "method": "snr_first",
@@ -74,6 +88,7 @@ def configuration() -> RunConfig:
                 "target": {"kind": "bins", "edges": EDGES, "shares": SHARES},
             },
             "splits": {"tolerance": 0.06},
+            "gates": {"grid_n_min": 2},
             "training": {"epochs": 1},
             "shards": {"samples": 64},
             "cluster": {"kind": "local"},
@@ -98,16 +113,18 @@ def host_stamps(rng: np.random.Generator, flux: np.ndarray, dx: np.ndarray, dy: 
     return (galaxy[:, None] * colour + noise).astype(np.float32)
 
 
-def ring(n: int, radius_px: float) -> np.ndarray:
-    """(sample, band, 48, 48) faint rings."""
+def blobs(rng: np.random.Generator, n: int) -> np.ndarray:
+    """(sample, band, 48, 48) faint spots 13 to 20 px from the centre, too small to show in a radial profile."""
+    radius, angle = rng.uniform(13.0, 20.0, n), rng.uniform(0.0, 2.0 * np.pi, n)
     y, x = np.mgrid[:48, :48] - 24.0
-    arc = 0.05 * np.exp(-0.5 * (np.hypot(x, y) - radius_px) ** 2 / 1.2**2)
-    return np.broadcast_to(arc, (n, 3, 48, 48)).astype(np.float32)
+    dx, dy = x - (radius * np.cos(angle))[:, None, None], y - (radius * np.sin(angle))[:, None, None]
+    spot = 0.03 * np.exp(-0.5 * (dx**2 + dy**2) / 0.8**2)
+    return np.repeat(spot[:, None], 3, axis=1).astype(np.float32)
 
 
 def build_cube(n_pair: int = 400, n_control: int = 120, n_exhausted: int = 60, n_missing: int = 20) -> Cube:
     """Rows in the order pair, control, unused (exhausted), unused (brick_missing)."""
-    rng = np.random.default_rng(7)
+    rng, more = np.random.default_rng(7), np.random.default_rng(8)
     n = n_pair + n_control + n_exhausted + n_missing
     role = np.repeat([ROLES.index("pair"), ROLES.index("control"), 0, 0], [n_pair, n_control, n_exhausted, n_missing])
     reason = np.zeros(n, dtype=np.uint8)
@@ -127,13 +144,23 @@ def build_cube(n_pair: int = 400, n_control: int = 120, n_exhausted: int = 60, n
         "split_healpix": (("sample",), cell),
         "centre_dx_px": (("sample",), dx),
         "centre_dy_px": (("sample",), dy),
-        "mag_r": (("sample",), (20.0 - 2.5 * np.log10(flux)).astype(np.float32)),
+        **{
+            f"mag_{band}": (("sample",), (zero - 2.5 * np.log10(flux)).astype(np.float32))
+            for band, zero in (("g", 21.0), ("r", 20.0), ("z", 19.5))
+        },
+        "ra_deg": (("sample",), ra),
+        "dec_deg": (("sample",), dec),
+        "ebv_mag": (("sample",), more.uniform(0.01, 0.1, n).astype(np.float32)),
+        "psfdepth_r_mag": (("sample",), more.normal(24.0, 0.2, n).astype(np.float32)),
+        "theta_e_arcsec": (("sample",), np.where(is_pair, more.uniform(*THETA_E, n), 0.0).astype(np.float32)),
+        "sky_nmgy": (("sample", "band"), np.full((n, 3), np.nan, dtype=np.float32)),
         "bad_pixel_frac": (("sample",), rng.beta(1, 20, n).astype(np.float32)),
         "wise_brightmask_frac": (("sample",), np.full(n, np.nan, dtype=np.float32)),
         "psfsize_arcsec": (("sample", "band"), rng.normal(1.3, 0.1, (n, 3)).astype(np.float32)),
         "sky_sigma_nmgy": (("sample", "band"), rng.normal(0.02, 0.002, (n, 3)).astype(np.float32)),
         "weight_prior": (("sample",), np.where(is_pair, rng.uniform(0.5, 2.0, n), np.nan)),
     }
+    columns["arc_snr_annulus"] = (("sample",), np.full(n, np.nan, dtype=np.float32))
     for metric in ("arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture"):
         columns[metric] = (("sample",), np.where(is_pair, target_snr(rng, n), np.float32(np.nan)))
     rows = xr.Dataset(columns)
@@ -141,24 +168,37 @@ def build_cube(n_pair: int = 400, n_control: int = 120, n_exhausted: int = 60, n
     used = slice(0, n_pair + n_control)
     control = host_stamps(rng, flux[used], dx[used], dy[used])
     injected = control.copy()
-    injected[:n_pair] += ring(n_pair, 17.0)
+    arcs = blobs(more, n_pair)
+    injected[:n_pair] += arcs
+    stamps["arc_flux_nmgy"] = (("sample", "band"), np.zeros((n_pair + n_control, 3), dtype=np.float32))
+    stamps["arc_flux_nmgy"][:n_pair] = arcs.sum(axis=(2, 3), dtype=np.float64)
     stamps["control"] = (("sample", "band", "y", "x"), control)
     stamps["injected"] = (("sample", "band", "y", "x"), injected)
     return Cube(rows, stamps, config)
+
+
+def reinjection_of(cube: Cube, make_cutouts: Callable[..., xr.Dataset], n: int = 4) -> Reinjection:
+    """The first pairs of a cube as rows of a cutouts cube, to be injected again by the pipeline's own code."""
+    stored = cube.stamps[["role", "injected", "control"]].isel(sample=slice(0, n)).copy(deep=True)
+    cutouts = make_cutouts(n, size=48, image=stored["control"].to_numpy())
+    return Reinjection(cutouts, cutouts, stored)
 
 
 _PRISTINE: dict[tuple[int, ...], Cube] = {}
 
 
 @pytest.fixture
-def make_cube():
+def make_cube(make_cutouts):
     """Builder of a cube that passes every gate; counts of rows may be given."""
 
     def make(*counts: int) -> Cube:
         if counts not in _PRISTINE:
             _PRISTINE[counts] = build_cube(*counts)
+            _PRISTINE[counts].reinjection = reinjection_of(_PRISTINE[counts], make_cutouts)
         cube = _PRISTINE[counts]
-        return Cube(cube.columns.copy(deep=True), cube.stamps.copy(deep=True), cube.config)
+        return Cube(
+            cube.columns.copy(deep=True), cube.stamps.copy(deep=True), cube.config, reinjection=cube.reinjection
+        )
 
     return make
 

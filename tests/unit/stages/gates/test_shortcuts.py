@@ -21,6 +21,8 @@ def with_stamps(cube, injected, control, host_id):
             "host_id": ("sample", np.asarray(host_id, dtype=np.int64)),
             "centre_dx_px": ("sample", np.zeros(n, dtype=np.float32)),
             "centre_dy_px": ("sample", np.zeros(n, dtype=np.float32)),
+            "theta_e_arcsec": ("sample", np.full(n, 1.5, dtype=np.float32)),
+            "psfsize_arcsec": (("sample", "band"), np.full((n, 3), 1.3, dtype=np.float32)),
         }
     )
     return cube
@@ -48,7 +50,7 @@ def test_core_brightness_fails_bright_cores(cube):
     result = cube.gate("core_brightness_ratio")
     assert not result.passed
     assert 1.4 < result.value < 1.64
-    low, high = result.detail["interval_95"]
+    low, high = result.interval_95
     assert low < result.value < high
     assert result.detail["cohen_d"] > 0.5
 
@@ -77,7 +79,7 @@ def test_core_brightness_interval_widens_with_repeated_hosts(cube):
     injected = control + extra[:, None, None, None]
     widths = []
     for host_id in (np.arange(400), np.repeat(np.arange(100), 4)):
-        low, high = with_stamps(cube, injected, control, host_id).gate("core_brightness_ratio").detail["interval_95"]
+        low, high = with_stamps(cube, injected, control, host_id).gate("core_brightness_ratio").interval_95
         widths.append(high - low)
     assert widths[1] > 1.5 * widths[0]
 
@@ -180,3 +182,38 @@ def test_core_auc_uses_order_statistics_of_the_circle(cube):
     control = rng.standard_normal((300, 3, 24, 24))
     injected = (rng.standard_normal((300, 3, 24, 24)) ** 2 - 1.0) / np.sqrt(2.0)
     assert with_stamps(cube, injected, control, np.arange(300)).gate("core_only_auc").value > 0.95
+
+
+def test_core_radius_follows_the_einstein_radius(cube):
+    """With theta_e the core of an unresolved arc shrinks to 2 px and light outside of it no longer counts."""
+    brighten_core(cube, 1.64)
+    y, x = np.mgrid[:48, :48] - 24.0
+    cube.stamps["injected"][:400] = cube.stamps["control"][:400] + (np.hypot(x, y) > 4.0).astype(np.float32)
+    assert cube.gate("core_brightness_ratio").value > 1.5
+    cube.configure("gates", core_radius="theta_e")
+    result = cube.gate("core_brightness_ratio")
+    assert result.detail["median_radius_px"] == 2.0
+    assert result.value == pytest.approx(1.0, abs=1e-3)
+    assert cube.gate("core_only_auc").value == pytest.approx(0.5, abs=0.03)
+
+
+def test_core_ratio_is_given_by_resolution(cube):
+    """Strata of theta_E over FWHM hold every pair once."""
+    strata = cube.gate("core_brightness_ratio").detail["ratio_by_theta_e_over_fwhm"]
+    assert sum(stratum["n"] for stratum in strata) == 400
+    assert [stratum["low"] for stratum in strata] == [0.0, 0.8, 1.0]
+
+
+def test_metadata_of_pairs_alone_say_nothing(cube):
+    """Without control rows every negative shares its metadata with a positive: AUC 0.5 exactly."""
+    cube.keep("pair")
+    result = cube.gate("metadata_only_auc")
+    assert (result.passed, result.value) == (True, 0.5)
+    assert "share their metadata" in result.message
+
+
+def test_metadata_baseline_reads_no_column_of_the_arc(cube):
+    """Only columns of the host are features."""
+    features = cube.gate("metadata_only_auc").detail["features"]
+    assert "psfdepth_r_mag" in features
+    assert not [name for name in features if name.startswith(("arc", "snr", "theta", "src", "lens", "weight"))]

@@ -1,0 +1,162 @@
+"""A linear classifier as a probe: out-of-fold AUC, its interval over hosts, and its permutation null."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+PERMUTATIONS = 20
+BOOTSTRAPS = 400
+
+Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+Relabel = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a linear classifier found.
+
+    Attributes:
+        auc: mean over folds of the ROC AUC of the fold's test rows.
+        fold_aucs: of each fold.
+        interval_95: of `auc`, over bootstrap samples of the hosts of each fold's test rows.
+        null: `auc` under permuted labels, one per permutation.
+        hosts: distinct hosts.
+    """
+
+    auc: float
+    fold_aucs: list[float]
+    interval_95: tuple[float, float]
+    null: NDArray[np.float64]
+    hosts: int
+
+    def detail(self) -> dict[str, Any]:
+        """The numbers for the record."""
+        return {
+            "fold_aucs": self.fold_aucs,
+            "hosts": self.hosts,
+            "bootstraps": BOOTSTRAPS,
+            "null_permutations": self.null.size,
+            "null_mean": float(self.null.mean()),
+            "null_std": float(self.null.std(ddof=1)),
+            "null_max": float(self.null.max()),
+            "p_permutation": (1 + int((self.null >= self.auc).sum())) / (1 + self.null.size),
+        }
+
+
+def fit_baseline(
+    features: NDArray[np.float64],
+    label: NDArray[np.int64],
+    host_id: NDArray[np.int64],
+    n_folds: int,
+    relabel: Relabel,
+    generator: np.random.Generator,
+) -> Baseline:
+    """Score a standardised logistic regression out of fold, with folds grouped by host.
+
+    The members of a pair, and all repeats of a host, are scored by a classifier that never saw them.
+
+    Args:
+        features: (sample, feature) finite.
+        label: (sample,) 0 or 1.
+        host_id: (sample,) group of every row.
+        n_folds: folds.
+        relabel: gives permuted labels, with which the same is done PERMUTATIONS times.
+        generator: of the permutations and the bootstrap.
+
+    Raises:
+        ValueError: fewer hosts than folds, a fold's test rows of one class, or a feature that is not finite.
+    """
+    folds = _folds(host_id, n_folds)
+    scores = _fold_scores(features, label, folds)
+    aucs = [float(roc_auc_score(label[test], score)) for (_, test), score in zip(folds, scores, strict=True)]
+    null = [_mean_auc(features, relabel(label, generator), folds) for _ in range(PERMUTATIONS)]
+    interval = _bootstrap_interval(scores, label, host_id, folds, generator)
+    return Baseline(float(np.mean(aucs)), aucs, interval, np.array(null), int(np.unique(host_id).size))
+
+
+def out_of_fold_auc(
+    features: NDArray[np.float64], label: NDArray[np.int64], host_id: NDArray[np.int64], n_folds: int
+) -> float:
+    """`Baseline.auc` alone."""
+    return _mean_auc(features, label, _folds(host_id, n_folds))
+
+
+def swap_within_pairs(twin: NDArray[np.int64]) -> Relabel:
+    """Relabelling that swaps the two members of random pairs; row i < len(twin) is injected, twin[i] its control."""
+
+    def relabel(label: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+        permuted = label.copy()
+        swapped = np.flatnonzero(generator.integers(0, 2, twin.size))
+        permuted[swapped] = 0
+        permuted[twin[swapped]] = 1
+        return permuted
+
+    return relabel
+
+
+def shuffle_labels(label: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Labels in random order."""
+    return generator.permutation(label)
+
+
+def _folds(host_id: NDArray[np.int64], n_folds: int) -> list[Fold]:
+    return list(GroupKFold(n_folds).split(host_id, groups=host_id))
+
+
+def _fold_scores(
+    features: NDArray[np.float64], label: NDArray[np.int64], folds: list[Fold]
+) -> list[NDArray[np.float64]]:
+    """Decision function of each fold's test rows."""
+    scores = []
+    for train, test in folds:
+        if np.unique(label[test]).size < 2:
+            raise ValueError("a fold's test rows hold one class only")
+        model: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        model.fit(features[train], label[train])
+        scores.append(np.asarray(model.decision_function(features[test]), dtype=np.float64))
+    return scores
+
+
+def _mean_auc(features: NDArray[np.float64], label: NDArray[np.int64], folds: list[Fold]) -> float:
+    scores = _fold_scores(features, label, folds)
+    return float(np.mean([roc_auc_score(label[test], s) for (_, test), s in zip(folds, scores, strict=True)]))
+
+
+def _bootstrap_interval(
+    scores: list[NDArray[np.float64]],
+    label: NDArray[np.int64],
+    host_id: NDArray[np.int64],
+    folds: list[Fold],
+    generator: np.random.Generator,
+) -> tuple[float, float]:
+    """Central 95 % of the mean fold AUC over bootstrap samples of each fold's hosts."""
+    drawn = np.zeros((BOOTSTRAPS, len(folds)))
+    for fold, ((_, test), score) in enumerate(zip(folds, scores, strict=True)):
+        rank = np.unique(score, return_inverse=True)[1]
+        host = np.unique(host_id[test], return_inverse=True)[1]
+        n_hosts, positive = int(host.max()) + 1, label[test] == 1
+        for bootstrap in range(BOOTSTRAPS):
+            weight = np.bincount(generator.integers(0, n_hosts, n_hosts), minlength=n_hosts)[host]
+            drawn[bootstrap, fold] = _weighted_auc(rank, positive, weight)
+    low, high = np.nanquantile(np.nanmean(drawn, axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _weighted_auc(rank: NDArray[np.int64], positive: NDArray[np.bool_], weight: NDArray[np.int64]) -> float:
+    """AUC of weighted rows with dense score ranks, ties counted half; NaN if a class has no weight."""
+    n_ranks = int(rank.max()) + 1
+    positives = np.bincount(rank[positive], weights=weight[positive], minlength=n_ranks)
+    negatives = np.bincount(rank[~positive], weights=weight[~positive], minlength=n_ranks)
+    pairs = positives.sum() * negatives.sum()
+    below = np.cumsum(negatives) - 0.5 * negatives
+    return float((positives * below).sum() / pairs) if pairs else float("nan")
