@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.contracts.datasets import SPLITS
+from pipeline.report.arc_figure import critical_curve_px, draw_pair
 from pipeline.report.inputs import RunInputs, has_role_code, in_split
 from pipeline.report.markup import Html, element, escaped, image, missing, note, number_text, paragraph, section
-from pipeline.report.stamps import colour_channels, lupton_rgb, noise_stretch, peak_stretch, stamp_png
 from pipeline.storage.cube import PublishedCube
 
 GALLERY_PAIRS = 12
 MAX_SHARDS = 6
 MAX_ROWS_READ = 20_000
-_ENLARGEMENT = 3
+_LENS = ("theta_e_arcsec", "lens_q", "lens_phi_rad", "shear_gamma1", "shear_gamma2", "lens_x_arcsec", "lens_y_arcsec")
+_LENS_SLOPE = "lens_slope"
+_ISOTHERMAL_SLOPE = 2.0
 _TITLE = "2. Gallery: pairs from faint to bright"
 
 
 def gallery_section(inputs: RunInputs) -> Html:
-    """Section 2: host, arc and injected stamp of pairs spread over the quantiles of arc_snr."""
+    """Section 2: host, arc with critical curve, injected stamp and difference of pairs from faint to bright."""
     if inputs.cube is None or inputs.columns is None:
         return section("gallery", _TITLE, missing(inputs.why_no_cube("training")))
     scores = _score_by_task(inputs)
@@ -37,13 +41,13 @@ def gallery_section(inputs: RunInputs) -> Html:
         "gallery",
         _TITLE,
         paragraph(
-            "Left the host as observed (the control of the pair), middle the arc alone (injected minus control), "
-            "right the injected stamp."
+            "From left to right: the host as observed (the control of the pair); the arc alone (injected minus "
+            "control), on its own scale, with the critical curve of its lens; the injected stamp; their difference."
         ),
         Html('<div class="gallery">' + "\n".join(cards) + "</div>"),
         note(
             f"Bands {', '.join(inputs.bands)}; asinh stretch of Lupton et al. (2004), scaled by the sky noise and the "
-            "same for host and injected; the arc alone is scaled to its own peak, however faint it is. "
+            "same for host, injected and difference; the arc alone is scaled to its own peak, however faint it is. "
             "North is up, East is left; 0.262\u2033 per pixel. Pairs lie nearest to "
             f"{rows.size} equally spaced quantiles of arc_snr, out of at most {MAX_SHARDS} shards"
             + (", test split only, because the network scored no other." if preferred else ".")
@@ -82,7 +86,8 @@ def choose_rows(columns: xr.Dataset, candidates: NDArray[np.bool_], cube: Publis
 
 
 def _read_stamps(cube: PublishedCube, rows: NDArray[np.int64]) -> xr.Dataset:
-    names = ["injected", "control", "task_id", "arc_snr", "theta_e_arcsec", "mag_r", "split", "sky_sigma_nmgy"]
+    names = ["injected", "control", "task_id", "arc_snr", "mag_r", "split", "sky_sigma_nmgy", *_LENS]
+    names += [_LENS_SLOPE] if _LENS_SLOPE in cube.column_names() else []
     pieces, order = [], []
     for shard in np.unique(rows // cube.shard_samples).tolist():
         start, stop = cube.shard_range(shard)
@@ -104,17 +109,12 @@ def _score_by_task(inputs: RunInputs) -> dict[str, float]:
 
 def _card(stamp: xr.Dataset, bands: tuple[str, ...], scores: dict[str, float]) -> str:
     control, injected = stamp["control"].to_numpy(), stamp["injected"].to_numpy()
-    stretch = noise_stretch(stamp["sky_sigma_nmgy"].to_numpy(), bands)
-    arc = colour_channels(injected - control, bands)
-    panels = (
-        ("host", colour_channels(control, bands), stretch),
-        ("arc, own scale", arc, peak_stretch(arc)),
-        ("injected", colour_channels(injected, bands), stretch),
+    panels = draw_pair(
+        control, injected, injected - control, bands, stamp["sky_sigma_nmgy"].to_numpy(), _critical_curve(stamp)
     )
-    pictures = []
-    for name, channels, limits in panels:
-        png = stamp_png(lupton_rgb(channels, limits), _ENLARGEMENT)
-        pictures.append(f"<div>{image(png, f'{name} of a pair')}<span>{name}</span></div>")
+    pictures = [
+        f"<div>{image(panel.png, f'{panel.name} of a pair')}<span>{panel.name}</span></div>" for panel in panels
+    ]
     task_id = str(stamp["task_id"].item())
     facts = [
         f"arc_snr {number_text(float(stamp['arc_snr']))}",
@@ -126,3 +126,12 @@ def _card(stamp: xr.Dataset, bands: tuple[str, ...], scores: dict[str, float]) -
         facts.append(f"score {scores[task_id]:.3f}")
     caption = element("div", " \u00b7 ".join(facts), "facts")
     return f'<div class="pair" title="{escaped(task_id)}"><div class="stamps">{"".join(pictures)}</div>{caption}</div>'
+
+
+def _critical_curve(stamp: xr.Dataset) -> NDArray[np.float64] | None:
+    """Critical curve of a row's lens; None for lens models that have no slope, and without lens."""
+    values = {name: float(stamp[name]) for name in _LENS}
+    slope = float(stamp[_LENS_SLOPE]) if _LENS_SLOPE in stamp else _ISOTHERMAL_SLOPE
+    if math.isnan(slope) or not values["theta_e_arcsec"] > 0.0:
+        return None
+    return critical_curve_px(lens_slope=slope, size_px=stamp.sizes["x"], **values)

@@ -47,7 +47,7 @@ figure img { width: 100%; height: auto; display: block; }
 figcaption { margin-top: 6px; }
 .gallery { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 22px 24px; margin: 16px 0; }
 .pair { break-inside: avoid; }
-.stamps { display: grid; grid-template-columns: repeat(3, 1fr); gap: 4px; }
+.stamps { display: grid; grid-template-columns: repeat(4, 1fr); gap: 4px; }
 .stamps img { width: 100%; display: block; image-rendering: pixelated; background: #000; }
 .stamps span { color: var(--soft); font-size: 12px; text-align: center; }
 .facts { font-size: 12.5px; margin-top: 3px; font-variant-numeric: tabular-nums; }

@@ -48,11 +48,11 @@ def test_few_pairs_are_all_shown(inputs: RunInputs) -> None:
     assert choose_rows(inputs.columns, ~candidates & candidates, inputs.cube).size == 0
 
 
-def test_section_shows_three_pictures_and_facts_per_pair(inputs: RunInputs) -> None:
-    """Twelve cards of host, arc and injected, with arc_snr, Einstein radius and score."""
+def test_section_shows_four_pictures_and_facts_per_pair(inputs: RunInputs) -> None:
+    """Twelve cards of host, arc, injected and difference, with arc_snr, Einstein radius and score."""
     page = gallery_section(inputs)
     assert page.count('<div class="pair"') == 12
-    assert page.count("data:image/png;base64,") == 36
+    assert page.count("data:image/png;base64,") == 48
     assert page.count("1.25\u2033") == page.count("score ") == 12
 
 
