@@ -1,11 +1,14 @@
-"""Generated documentation: the tables of docs/contracts.md and the README's picture.
+"""Generated documentation: the tables of docs/contracts.md, the README's picture and the accuracy figure.
 
-python docs/build.py            docs/contracts.md, and docs/figures/data-flow.png if runs/demo is complete
+python docs/build.py            docs/contracts.md; docs/figures/accuracy.png from the numbers in benchmarks/results; and
+                                docs/figures/data-flow.png if runs/demo is complete
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -17,6 +20,7 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from pipeline.contracts.datasets import CUTOUTS, REJECT_REASONS, ROLES, SPLITS, TRAINING
 from pipeline.contracts.manifest import EMR_COLUMNS, PARENT_COLUMNS, PARENT_OPTIONAL_COLUMNS
 from pipeline.contracts.schema import CubeSchema
+from pipeline.kernels.render import DEFAULT_ACCURACY
 from pipeline.report.stamps import Stretch, colour_channels, lupton_rgb, noise_stretch
 from pipeline.storage.cube import open_cube
 from pipeline.storage.locations import Location, RunLayout
@@ -25,12 +29,15 @@ from pipeline.storage.runs import read_json
 DOCS = Path(__file__).parent
 DEMO = DOCS.parent / "runs" / "demo"
 BANDS = ("g", "r", "z")
+RESULTS = DOCS.parent / "benchmarks" / "results"
 COADDS = DOCS.parent / "data" / "demo-survey" / "coadd"
 
 
 def main() -> None:
     """Write what can be generated from what is here."""
     (DOCS / "contracts.md").write_text(contracts_page(), encoding="utf-8")
+    curve, peers = (json.loads((RESULTS / name).read_text("utf-8")) for name in ("render-curve.json", "render.json"))
+    accuracy(curve, peers).savefig(DOCS / "figures" / "accuracy.png", dpi=110)
     if (DEMO / "_SUCCESS").exists():
         data_flow(RunLayout(Location(str(DEMO)))).savefig(DOCS / "figures" / "data-flow.png", dpi=110)
 
@@ -99,6 +106,61 @@ def data_flow(layout: RunLayout) -> Figure:
         )
         arrow.set_arrowstyle("->")
         figure.add_artist(arrow)
+    return figure
+
+
+def accuracy(curve: dict[str, Any], peers: dict[str, Any]) -> Figure:
+    """Errors of the renderer against its accuracy setting, and speed against error beside its peers.
+
+    Args:
+        curve: what `benchmarks/render.py --curve` writes. peers: what its `--json` writes.
+
+    Returns:
+        The figure.
+    """
+    points = curve["points"]
+    setting = [point["accuracy"] for point in points]
+    figure = Figure(figsize=(11.0, 4.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, label, colour in (
+        ("pixel_worst", "worst", "#D55E00"),
+        ("pixel_95", "95 % of draws below", "#E69F00"),
+        ("pixel_median", "median", "#0072B2"),
+    ):
+        left.loglog(setting, [point[name] for point in points], "o-", color=colour, label=label, markersize=4)
+    left.loglog(setting, setting, ":", color="0.5", label="as asked for")
+    left.axvline(DEFAULT_ACCURACY, color="0.85", linewidth=6, zorder=0)
+    left.set_title(f"{curve['reference_draws']} reference arcs; default setting shaded", fontsize=10)
+    left.set_xlabel("accuracy setting")
+    left.set_ylabel("largest pixel error / peak")
+    left.legend(fontsize=9)
+    rate = [1e6 / point["us_per_stamp"] for point in points]
+    for name, label, marker, colour in (
+        ("pixel_median", "this package, median", "o-", "#0072B2"),
+        ("pixel_worst", "this package, worst", "o-", "#D55E00"),
+    ):
+        right.loglog(rate, [point[name] for point in points], marker, color=colour, label=label, markersize=4)
+    for row in peers["renderers"]:
+        if row["renderer"].startswith("ours"):
+            continue
+        speed, median, worst = row["stamps_per_s"], row["pixel_median"], row["pixel_worst"]
+        right.loglog([speed, speed], [median, worst], "-", color="0.7", linewidth=1, zorder=0)
+        right.loglog(speed, median, "s", color="#0072B2", markersize=4)
+        right.loglog(speed, worst, "s", color="#D55E00", markersize=4)
+        package, variant = (text.strip() for text in row["renderer"].split(","))
+        if package == "lenstronomy":
+            right.annotate(variant, (speed, 1.4 * worst), fontsize=8, rotation=90, ha="center", va="bottom")
+        else:
+            right.annotate(package, (speed, 0.7 * median), fontsize=8, rotation=90, ha="center", va="top")
+    right.set_xlim(8, 2e4)
+    right.set_ylim(1e-4, 500)
+    right.set_title("squares: peers at 4x4 samples a pixel (above: lenstronomy)", fontsize=10)
+    right.set_xlabel("stamps of three bands per CPU second, one core")
+    right.set_ylabel("largest pixel error / peak")
+    right.legend(fontsize=9, loc="lower left")
+    for axis in (left, right):
+        axis.grid(visible=True, which="major", color="0.92")
+        axis.tick_params(labelsize=8)
     return figure
 
 

@@ -13,6 +13,10 @@ from typing import Annotated
 import typer
 import yaml
 
+from pipeline.commands.anchors import app as anchors_app
+from pipeline.commands.bank import app as bank_app
+from pipeline.commands.gates import gates_command
+from pipeline.commands.render import render_command
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.errors import ClusterError, ConfigError, PipelineError
@@ -42,6 +46,10 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show configurations and their schema.")
 app.add_typer(config_app, name="config")
+app.add_typer(bank_app, name="bank")
+app.add_typer(anchors_app, name="anchors")
+app.command("render")(render_command)
+app.command("gates")(gates_command)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/demo.yaml")]
 RunUrl = Annotated[str, typer.Argument(metavar="RUN", help="folder of a run, local or s3://")]

@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.contracts.priors import Fraction, Positive, Priors, Section
+from pipeline.contracts.gate_config import GateSection
+from pipeline.contracts.injection import InjectionSection
+from pipeline.contracts.priors import Fraction, Positive, Section
 from pipeline.contracts.survey import BANDS
 
 S3_SCHEMES = ("s3://", "s3a://")
@@ -68,24 +70,6 @@ class ManifestSection(Section):
     url: str = Field(description="parquet file, folder of part files, or (parent only) a CSV file")
 
 
-class PsfSection(Section):
-    """PSF model; its width is solved from psfsize so that N_eff agrees."""
-
-    profile: Literal["moffat", "gaussian"] = "moffat"
-    moffat_beta: Annotated[float, Field(gt=1.0, le=10.0)] = 3.5
-    psfsize_from: Literal["map", "manifest"] = "map"
-
-
-class InjectionSection(Section):
-    """How arcs are made. `frozen` renders EMR rows as they stand; `sample` draws from the priors."""
-
-    mode: Literal["sample", "frozen"]
-    extinction: bool = Field(description="dim the source by the row's E(B-V)")
-    supersampling: Annotated[int, Field(ge=1, le=16)] = 4
-    psf: PsfSection = PsfSection()
-    priors: Priors | None = None
-
-
 class BinsTarget(Section):
     """Shares of samples between edges; inside a bin uniform in ln SNR."""
 
@@ -120,7 +104,7 @@ class SamplingSection(Section):
     """Control of the SNR distribution of the injected arcs."""
 
     method: Literal["snr_first", "rejection", "none"]
-    metric: Literal["arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture"]
+    metric: Literal["arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture", "arc_snr_annulus"]
     band: Literal["g", "r", "i", "z"] = Field("r", description="band of the SNR columns")
     target: Annotated[BinsTarget | LogUniformTarget, Field(discriminator="kind")] | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100_000)] = 200
@@ -144,28 +128,6 @@ class SplitSection(Section):
     def _sums_to_one(self) -> SplitSection:
         if abs(self.train + self.val + self.test - 1.0) > 1e-9:
             raise ValueError("split fractions train + val + test must sum to 1")
-        return self
-
-
-class GateSection(Section):
-    """Bounds of the gates, and the gates waived by name with the reason the run record keeps."""
-
-    max_samples: Annotated[int, Field(ge=200)] = 20_000
-    min_per_class: Annotated[int, Field(ge=10)] = 100
-    quality_ks_p_min: Fraction = 0.01
-    quality_effect_max: Positive = 0.1
-    snr_target_tv_sigmas: Positive = 5.0
-    core_ratio_range: tuple[Positive, Positive] = (0.95, 1.05)
-    core_ratio_radius_px: Positive = 8.0
-    core_auc_max: Fraction = 0.55
-    core_auc_radius_px: Positive = 10.0
-    folds: Annotated[int, Field(ge=2, le=20)] = 5
-    waive: dict[str, Annotated[str, Field(min_length=20)]] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _range_is_ordered(self) -> GateSection:
-        if self.core_ratio_range[0] >= self.core_ratio_range[1]:
-            raise ValueError(f"core_ratio_range needs low < high, got {self.core_ratio_range}")
         return self
 
 
@@ -250,11 +212,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> RunConfig:
-        if self.injection.mode == "frozen":
-            if self.manifest.kind != "emr" or self.sampling.method != "none":
-                raise ValueError("injection.mode: frozen needs manifest.kind: emr and sampling.method: none")
-        elif self.injection.priors is None:
-            raise ValueError("injection.mode: sample needs injection.priors")
+        if self.injection.mode == "frozen" and (self.manifest.kind != "emr" or self.sampling.method != "none"):
+            raise ValueError("injection.mode: frozen needs manifest.kind: emr and sampling.method: none")
         if (self.sampling.method == "none") != (self.sampling.target is None):
             raise ValueError("sampling.target is needed by every sampling.method but none")
         if self.sampling.band not in self.survey.bands:
@@ -263,8 +222,12 @@ class RunConfig(Section):
             raise ValueError("band i has no source colour in this version; survey.bands may hold g, r, z")
         if self.training.preprocess.annulus_px[0] >= self.survey.stamp_size_px / 2 * 2**0.5:
             raise ValueError("training.preprocess.annulus_px lies outside the stamp")
-        urls = (self.run.root, self.survey.bricks, self.manifest.url, self.run.cutouts_from or "")
-        remote = [url for url in urls if url.startswith(S3_SCHEMES)]
+        if self.sampling.metric == "arc_snr_annulus" and self.sampling.band != "r":
+            raise ValueError("sampling.metric arc_snr_annulus needs sampling.band: r, the only band with a depth")
+        source, psf = self.injection.source, self.injection.psf
+        urls = (self.run.root, self.survey.bricks, self.manifest.url, self.run.cutouts_from or "", psf.stamps or "")
+        banks = (source.url,) if source.kind == "bank" else ()
+        remote = [url for url in urls + banks if url.startswith(S3_SCHEMES)]
         if remote and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.run.region or ""):
             raise ValueError(f"run.region must name the AWS region of {remote[0]}, got {self.run.region!r}")
         return self

@@ -22,6 +22,7 @@ REJECT_REASONS = (
     "sampler_exhausted",
     "arc_masked",
     "mask_unreadable",
+    "psf_unreadable",
 )
 SPLITS = ("train", "val", "test", "guard")
 ROLES = ("unused", "pair", "control")
@@ -82,7 +83,7 @@ CUTOUTS = CubeSchema(
 
 TRAINING = CubeSchema(
     "training",
-    1,
+    2,
     (
         Variable("injected", _STAMP, "float32", "nmgy", "Host plus lensed arc; equals control where role is control"),
         Variable("control", _STAMP, "float32", "nmgy", "The same host pixels without arc"),
@@ -95,16 +96,23 @@ TRAINING = CubeSchema(
         _column("theta_e_arcsec", "float32", "arcsec", "Einstein radius, intermediate axis; 0 without arc"),
         _column("lens_q", "float32", "1", "Axis ratio of the SIE mass"),
         _column("lens_phi_rad", "float32", "rad", "Major axis of the mass, from +x to +y of the pixel grid"),
+        _column("lens_slope", "float32", "1", "Density slope of the mass; 2 is isothermal, NaN for other models"),
         _column("shear_gamma1", "float32", "1", "External shear along +x"),
         _column("shear_gamma2", "float32", "1", "External shear along the diagonal"),
         _column("lens_x_arcsec", "float32", "arcsec", "Lens centre relative to the stamp centre, +x"),
         _column("lens_y_arcsec", "float32", "arcsec", "Lens centre relative to the stamp centre, +y"),
         _column("src_x_arcsec", "float32", "arcsec", "Source position relative to the lens, +x"),
         _column("src_y_arcsec", "float32", "arcsec", "Source position relative to the lens, +y"),
-        _column("src_re_arcsec", "float32", "arcsec", "Sersic half-light radius along the major axis"),
-        _column("src_n", "float32", "1", "Sersic index"),
-        _column("src_q", "float32", "1", "Axis ratio of the source"),
+        _column(
+            "src_re_arcsec", "float32", "arcsec", "Sersic half-light radius along the major axis; of a template, round"
+        ),
+        _column("src_n", "float32", "1", "Sersic index; NaN for a template"),
+        _column("src_q", "float32", "1", "Axis ratio of the source; NaN for a template"),
         _column("src_phi_rad", "float32", "rad", "Major axis of the source, from +x to +y"),
+        _column("src_template", "int32", "1", "Row of the source bank; -1 for a source of profiles"),
+        _column("src_mirror", "int8", "1", "1, or -1 for a mirrored template"),
+        _column("src_components", "int8", "1", "Number of light components of the source"),
+        _column("src_redshift", "float32", "1", "Source redshift that its colours came from; NaN if none was drawn"),
         _per_band("src_mag", "mag", "Unlensed source magnitude, AB, before Galactic extinction"),
         _per_band("src_flux_nmgy", "nmgy", "Unlensed source flux as injected, extinction applied if configured"),
         _per_band("arc_flux_nmgy", "nmgy", "Flux of the arc inside the stamp"),
@@ -115,10 +123,32 @@ TRAINING = CubeSchema(
         _column("arc_snr_sum", "float32", "1", "EMR meaning: sum of arc flux / sqrt(sum 1/invvar) over good pixels"),
         _column("arc_snr_matched", "float32", "1", "sqrt(sum arc**2 * invvar) over good pixels"),
         _column("arc_snr_aperture", "float32", "1", "arc_snr_sum restricted to 4 <= r <= 16 px around the host"),
+        _column(
+            "arc_snr_annulus",
+            "float32",
+            "1",
+            "Arc flux at 4 <= r <= 16 px / (sqrt(N) sigma of psfdepth_r); NaN without",
+        ),
+        _column(
+            "arc_snr_region", "float32", "1", "Largest arc flux / noise of a 4-connected region of pixels above 1 sigma"
+        ),
+        _column(
+            "arc_snr_cumulative", "float32", "1", "Largest arc flux / noise of the k pixels of highest arc SNR, any k"
+        ),
+        _column("magnification", "float32", "1", "Lensed over unlensed flux, light beyond the stamp included"),
+        _column("arc_radius_arcsec", "float32", "arcsec", "Flux-weighted mean radius of the arc about the lens"),
+        _column("arc_core_frac", "float32", "1", "Share of the arc's flux within 8 px of the lens, after the PSF"),
+        _column(
+            "arc_tangential_extent_rad", "float32", "rad", "Angle that an even ring section as concentrated covers"
+        ),
+        _column(
+            "lensed_hlr_arcsec", "float32", "arcsec", "EMR meaning: radius about the stamp middle with half the arc"
+        ),
+        _per_band("sky_nmgy", "nmgy", "Sky level per pixel behind the arc's shot noise; NaN if none was added"),
         _column("snr_target", "float32", "1", "Value of the target metric that was assigned; NaN if none"),
         _column("attempts", "int32", "1", "Draws tried until acceptance or the limit"),
         _column("weight_prior", "float64", "1", "Importance weight that turns accepted rows back into the prior"),
     ),
 )
 
-SNR_METRICS = ("arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture")
+SNR_METRICS = ("arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture", "arc_snr_annulus")

@@ -22,6 +22,7 @@ from distributed.worker import Worker
 from pipeline.contracts.config import ClusterSection
 from pipeline.contracts.errors import ClusterError
 from pipeline.driver.provenance import code_version
+from pipeline.kernels.warm_up import warm_up
 
 logger = logging.getLogger("pipeline.driver")
 
@@ -42,10 +43,10 @@ _POLL_SECONDS = 2.0
 _CLOSE_SECONDS = 30.0
 
 
-class CodeVersionPlugin(WorkerPlugin):
-    """Refuses a worker whose code is not the driver's; late workers too."""
+class PreparedWorkerPlugin(WorkerPlugin):
+    """Refuses a worker whose code is not the driver's; compiles the kernels before its first task. Late ones too."""
 
-    name = "code-version"
+    name = "prepared-worker"
 
     def __init__(self, expected: str) -> None:
         self.expected = expected
@@ -55,6 +56,8 @@ class CodeVersionPlugin(WorkerPlugin):
         found = code_version()
         if found != self.expected:
             raise ClusterError(f"worker {worker.address}: expected code {self.expected}, found {found}")
+        seconds = warm_up()
+        logger.info("kernels are ready", extra={"fields": {"worker": worker.address, "seconds": round(seconds, 2)}})
 
 
 class Cluster:
@@ -118,6 +121,8 @@ class Cluster:
         fields = {"kind": section.kind, "workers": section.workers}
         logger.info("waiting for workers", extra={"fields": fields})
         if section.kind == "local":
+            # Once here, so that the workers find compiled code instead of each compiling its own.
+            logger.info("kernels are ready", extra={"fields": {"worker": "driver", "seconds": round(warm_up(), 2)}})
             dask.config.set({"distributed.nanny.environ": dict.fromkeys(_THREAD_VARIABLES, "1")})
             try:
                 self._cluster = LocalCluster(
@@ -138,7 +143,7 @@ class Cluster:
                 f"no {section.workers} workers at {section.address or 'the local cluster'} within "
                 f"{section.no_workers_timeout_s:g} s: {error}"
             ) from error
-        client.register_plugin(CodeVersionPlugin(code_version()))
+        client.register_plugin(PreparedWorkerPlugin(code_version()))
         logger.info("workers are ready", extra={"fields": {"dashboard": client.dashboard_link}})
         return client
 

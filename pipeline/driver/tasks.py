@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, HOST_COLUMNS, TRAINING
 from pipeline.contracts.errors import BrickCorruptError, BrickError
+from pipeline.driver.injection_assets import read_assets
 from pipeline.driver.plan import read_rows
 from pipeline.kernels.random import task_keys
 from pipeline.stages.cutouts import judge, measure_stamps, place_stamps, reason_code, reason_counts
@@ -68,11 +69,12 @@ def make_training_shard(task: ShardTask, pilot: Pilot | None) -> Receipt:
     started = time.monotonic()
     rows = read_rows(task.config, list(task.pieces))
     cutouts = open_cube(task.layout.cube("cutouts")).read_shard(task.shard, [v.name for v in CUTOUTS.variables])
-    injector = Injector(task.config, pilot)
+    assets, notes = read_assets(task.config, cutouts["brickname"].to_numpy().tolist())
+    injector = Injector(task.config, pilot, assets)
     first_row = task.shape.rows(task.shard).start
     pairs = make_pairs(cutouts, rows, first_row, task.config, injector)
     work = {name: float(value) for name, value in vars(injector.work).items()}
-    return _store(task, "training", pairs, pairs["reject_reason"].to_numpy(), work, [], started)
+    return _store(task, "training", pairs, pairs["reject_reason"].to_numpy(), work, notes, started)
 
 
 def draw_pilot(task: ShardTask, n_draws: int) -> list[float]:
@@ -81,14 +83,16 @@ def draw_pilot(task: ShardTask, n_draws: int) -> list[float]:
     candidates = np.flatnonzero((cutouts["usable"].to_numpy() == 1) & (cutouts["is_control"].to_numpy() == 0))
     if not candidates.size:
         return []
-    injector = Injector(task.config, None)
+    assets, _ = read_assets(task.config, cutouts["brickname"].to_numpy()[candidates].tolist())
+    injector = Injector(task.config, None, assets)
     keys = task_keys(cutouts["task_id"].to_numpy().tolist())
     per_host, extra = divmod(n_draws, candidates.size)
     values: list[float] = []
     for position, index in enumerate(candidates.tolist()):
         count = per_host + (position < extra)
-        if count:
-            values += injector.pilot_snr(injector.host(cutouts, index, keys[index]), range(count))
+        host = injector.host(cutouts, index, keys[index])
+        if count and not isinstance(host, str):
+            values += injector.pilot_snr(host, range(count))
     return values
 
 

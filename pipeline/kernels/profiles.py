@@ -36,7 +36,7 @@ def sersic_bn(n: float) -> float:
     log_gamma = math.lgamma(a)
     for _ in range(30):
         log_density = (a - 1.0) * math.log(b) - b - log_gamma
-        step = (_lower_gamma_fraction(a, b, log_gamma) - 0.5) / math.exp(log_density)
+        step = (lower_gamma_fraction(a, b, log_gamma) - 0.5) / math.exp(log_density)
         b = max(b - step, 0.5 * b)
         if abs(step) < 1e-14 * b:
             break
@@ -58,7 +58,7 @@ def sersic_flux_factor(n: float, b: float) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _lower_gamma_fraction(a: float, x: float, log_gamma: float) -> float:
+def lower_gamma_fraction(a: float, x: float, log_gamma: float) -> float:
     """Regularised P(a, x) by its power series, which converges fast for x < a + 1."""
     term = 1.0 / a
     total = term

@@ -1,21 +1,43 @@
-"""Round PSFs whose width is solved from the survey's psfsize, and linear convolution with them.
+"""PSFs of a stamp, one a band, as transfer functions in the basis of `pipeline.kernels.fourier`.
 
 The psfsize maps hold the FWHM of the Gaussian with the same effective area N_eff = 1 / sum(P**2) as
 the PSF. A Moffat of that FWHM would be too broad: at psfsize 1.3 arcsec and beta 3.5, by 23 % in width.
-A coadd PSF contains the pixel response, so the kernel is sampled at pixel centres, not averaged over
-pixels again; that would raise N_eff by 4 % at 0.9 arcsec.
+A coadd PSF contains the pixel response, so the image is the convolution taken at pixel centres, not averaged
+over pixels again; that would raise N_eff by 4 % at 0.9 arcsec.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft
+from scipy import special
 
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.survey import FWHM_PER_SIGMA
+from pipeline.kernels.fourier import frequencies, period_px
+from pipeline.kernels.spreading import spread_transfer
+
+DEFAULT_NEGLECTED = 5e-4
+_TABLE_STEP = 0.01
+_TABLE_END = 80.0
+
+
+class StampPsf(NamedTuple):
+    """PSFs of one stamp.
+
+    Attributes:
+        size: side of the stamps it is made for. [px]
+        transfer: (band, part, 2K - 1, 2K - 1) float32, as `fourier.apply_transfer` takes one band of it, divided
+            by the transform of the spreading profile.
+    """
+
+    size: int
+    transfer: NDArray[np.float32]
 
 
 def psf_fwhm_arcsec(psfsize_arcsec: ArrayLike, profile: str, moffat_beta: float) -> NDArray[np.float64]:
@@ -73,59 +95,143 @@ def psf_kernel(
     return np.asarray(kernel / kernel.sum(), dtype=np.float64)
 
 
-def psf_transfer(
-    fwhm_arcsec: float, profile: str, moffat_beta: float, size: int, pixel_scale_arcsec: float
-) -> NDArray[np.complex64]:
-    """Transfer function of the PSF for `convolve_psf` of (size, size) stamps.
-
-    The kernel reaches size // 2 px, and the grid has a good FFT length L >= 2 size, so nothing wraps around.
+def round_psf(
+    fwhm_arcsec: ArrayLike,
+    profile: str,
+    moffat_beta: float,
+    size: int,
+    pixel_scale_arcsec: float,
+    neglected: float = DEFAULT_NEGLECTED,
+) -> StampPsf:
+    """PSFs of a profile that is known everywhere, from its analytic transform.
 
     Args:
-        fwhm_arcsec, profile, moffat_beta, pixel_scale_arcsec: as in `psf_kernel`.
-        size: side of the stamps, >= 2. [px]
+        fwhm_arcsec: (band,) half-maximum FWHM, from `psf_fwhm_arcsec`, > 0. [arcsec]
+        profile: "gaussian" or "moffat".
+        moffat_beta: > 1; read for "moffat" only.
+        size: side of the stamps, even, >= 16. [px]
+        pixel_scale_arcsec: > 0. [arcsec/px]
+        neglected: share of the transfer function that the frequencies left out hold, at most the error at the peak of
+            a point source, over the peak; 1e-9 to 0.1.
 
     Returns:
-        (L, L // 2 + 1) complex64, rfft2 of the kernel with its centre at [0, 0].
+        Transfer functions of unit flux, with as many frequencies as the sharpest band needs. The zero frequency, the
+        flux, is exact.
 
     Raises:
         ContractError: an argument outside its range.
     """
-    half_width_px = size // 2
-    kernel = psf_kernel(fwhm_arcsec, profile, moffat_beta, half_width_px, pixel_scale_arcsec)
-    length = _padded_length(size)
-    grid = np.zeros((length, length))
-    grid[: kernel.shape[0], : kernel.shape[1]] = kernel
-    centred = np.roll(grid, (-half_width_px, -half_width_px), axis=(0, 1))
-    return np.asarray(fft.rfft2(centred), dtype=np.complex64)
+    if not 0.0 < pixel_scale_arcsec < math.inf:
+        raise ContractError(f"round_psf: expected pixel_scale_arcsec > 0, got {pixel_scale_arcsec}")
+    fwhm_px = np.atleast_1d(np.asarray(fwhm_arcsec, dtype=np.float64)) / pixel_scale_arcsec
+    _check_profile(profile, moffat_beta)
+    _check_size(size)
+    if not (fwhm_px.size and np.isfinite(fwhm_px).all() and (fwhm_px > 0.0).all()):
+        raise ContractError(f"round_psf: expected fwhm_arcsec > 0 in every band, got {np.asarray(fwhm_arcsec)}")
+    period = period_px(size)
+    count = frequencies(size)
+    quarter = np.empty((fwhm_px.size, count, count))
+    if profile == "gaussian":
+        frequency = np.arange(count) / period
+        for band, width in enumerate(fwhm_px):
+            axis = np.exp(-2.0 * (math.pi * width / FWHM_PER_SIGMA * frequency) ** 2)
+            quarter[band] = axis[:, None] * axis[None, :]
+    else:
+        table = _moffat_table(moffat_beta)
+        for band, width in enumerate(fwhm_px):
+            per_index = 2.0 * math.pi * width / _moffat_fwhm_per_alpha(moffat_beta) / period
+            _fill_radial(table, per_index / _TABLE_STEP, quarter[band])
+    return _stamp_psf(quarter[:, None], size, neglected)
 
 
-def convolve_psf(stamp: NDArray[np.float32], transfer: NDArray[np.complex64], size: int) -> NDArray[np.float32]:
-    """Linear convolution of a stamp with a PSF; light that leaves the stamp is lost.
+def measured_psf(
+    stamps: NDArray[np.float64] | NDArray[np.float32], size: int, neglected: float = DEFAULT_NEGLECTED
+) -> StampPsf:
+    """PSFs measured as pixel stamps, such as those of a coadd.
 
     Args:
-        stamp: (size, size) float32 image. [any flux per pixel]
-        transfer: `psf_transfer` for the same size.
-        size: side of the stamp. [px]
+        stamps: (band, s, s) PSF at native pixels, s odd and at most `size`, centred at [s // 2, s // 2],
+            finite, of positive sum; normalised to unit flux here.
+        size: side of the arcs' stamps, even, >= 16. [px]
+        neglected: as in `round_psf`.
 
     Returns:
-        (size, size) float32 image, same unit and pixel positions. Rounding leaves noise, of either
-        sign, near 1e-8 of the stamp's flux.
+        Transfer functions of the band-limited PSF through the stamp's pixels.
 
     Raises:
-        ContractError: stamp or transfer of another shape than size asks for.
+        ContractError: another shape, or a stamp that is not finite or has no flux.
     """
-    length = _padded_length(size)
-    if stamp.shape != (size, size) or transfer.shape != (length, length // 2 + 1):
-        raise ContractError(
-            f"convolve_psf: size={size} needs a stamp of shape {(size, size)} and a transfer of shape "
-            f"{(length, length // 2 + 1)}, got {stamp.shape} and {transfer.shape}"
-        )
-    # Row and column passes apart, so that the rows of padding are neither read nor made.
-    rows = fft.rfft(np.asarray(stamp, dtype=np.float32), n=length, axis=1)
-    spectrum = fft.fft(rows, n=length, axis=0, overwrite_x=True)
-    spectrum *= transfer
-    columns = fft.ifft(spectrum, axis=0, overwrite_x=True)[:size]
-    return np.ascontiguousarray(fft.irfft(columns, n=length, axis=1)[:, :size], dtype=np.float32)
+    psf = np.asarray(stamps, dtype=np.float64)
+    _check_size(size)
+    if (
+        psf.ndim != 3
+        or not psf.shape[0]
+        or psf.shape[1] != psf.shape[2]
+        or psf.shape[1] % 2 == 0
+        or psf.shape[1] > size
+    ):
+        raise ContractError(f"measured_psf: expected (band, s, s) stamps with s odd and <= {size}, got {psf.shape}")
+    total = psf.sum(axis=(1, 2))
+    if not (np.isfinite(psf).all() and (total > 0.0).all()):
+        raise ContractError(f"measured_psf: expected finite stamps of positive flux, got sums {total}")
+    period, half = period_px(size), psf.shape[1] // 2
+    angle = 2.0 * np.pi / period * np.arange(frequencies(size))[:, None] * np.arange(-half, half + 1)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    unit = psf / total[:, None, None]
+    parts = np.stack([y @ unit @ x.T for y, x in ((cosine, cosine), (cosine, sine), (sine, cosine), (sine, sine))], 1)
+    return _stamp_psf(parts, size, neglected)
+
+
+def _stamp_psf(quarter: NDArray[np.float64], size: int, neglected: float) -> StampPsf:
+    """Transfer functions from (band, part, frequency, frequency) parts on the quarter plane."""
+    period = period_px(size)
+    if not 1e-9 <= neglected <= 0.1:
+        raise ContractError(f"PSF: expected a neglected share in [1e-9, 0.1], got {neglected}")
+    kept = _frequencies_needed(np.abs(quarter).max(axis=(0, 1)), neglected)
+    axis = spread_transfer(np.arange(kept) / period)
+    divided = quarter[..., :kept, :kept] / (axis[:, None] * axis[None, :])
+    full = np.empty((*quarter.shape[:2], 2 * kept - 1, 2 * kept - 1), np.float32)
+    full[..., :kept, :kept] = divided
+    full[..., kept:, :kept] = divided[..., 1:, :]
+    full[..., :kept, kept:] = divided[..., :, 1:]
+    full[..., kept:, kept:] = divided[..., 1:, 1:]
+    return StampPsf(size, full)
+
+
+def _frequencies_needed(envelope: NDArray[np.float64], neglected: float) -> int:
+    """Frequencies an axis that hold all but a negligible share of a transfer function."""
+    inside = np.cumsum(np.cumsum(envelope, axis=0), axis=1).diagonal()
+    return max(int(np.searchsorted(inside, (1.0 - neglected) * inside[-1])) + 1, 2)
+
+
+@lru_cache(maxsize=16)
+def _moffat_table(moffat_beta: float) -> NDArray[np.float64]:
+    """Transform of a Moffat of unit alpha and flux at angular frequencies 0, _TABLE_STEP, ..., _TABLE_END.
+
+    2 / Gamma(nu) (x / 2)**nu K_nu(x), nu = beta - 1 (Trujillo et al. 2001, MNRAS 328, 977).
+    """
+    x = np.arange(0.0, _TABLE_END, _TABLE_STEP)
+    nu = moffat_beta - 1.0
+    table = np.ones_like(x)
+    log_value = math.log(2.0) - special.gammaln(nu) + nu * np.log(0.5 * x[1:]) + np.log(special.kve(nu, x[1:])) - x[1:]
+    table[1:] = np.exp(log_value)
+    table[-1] = 0.0
+    table.setflags(write=False)
+    return table
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_radial(table: NDArray[np.float64], per_index: float, quarter: NDArray[np.float64]) -> None:
+    """quarter[i, j] from a table of a radial function, linear in between; both triangles."""
+    last = table.shape[0] - 2
+    for i in range(quarter.shape[0]):
+        for j in range(i + 1):
+            position = math.sqrt(i * i + j * j) * per_index
+            index = min(int(position), last)
+            fraction = min(position - index, 1.0)
+            value = table[index] + fraction * (table[index + 1] - table[index])
+            quarter[i, j] = value
+            quarter[j, i] = value
 
 
 def _check_profile(profile: str, moffat_beta: float) -> None:
@@ -135,9 +241,10 @@ def _check_profile(profile: str, moffat_beta: float) -> None:
         raise ContractError(f"moffat_beta: expected > 1 (finite flux), got {moffat_beta}")
 
 
+def _check_size(size: int) -> None:
+    if size < 16 or size % 2:
+        raise ContractError(f"stamp size: expected an even number >= 16, got {size}")
+
+
 def _moffat_fwhm_per_alpha(moffat_beta: float) -> float:
     return 2.0 * math.sqrt(2.0 ** (1.0 / moffat_beta) - 1.0)
-
-
-def _padded_length(size: int) -> int:
-    return int(fft.next_fast_len(2 * size, real=True))

@@ -1,30 +1,21 @@
-"""Lensed image of a Sersic source behind an SIE with external shear, integrated over pixels.
+"""Lensed arcs on stamps: the batch entry `render_arcs` and the per-draw kernels behind it.
 
 Surface brightness is conserved: a pixel is the integral of the source's brightness over the pixel's
 footprint in the source plane, and the source has unit flux before lensing. Nothing is renormalised,
-so the flux of the stamp is the magnification, less what falls outside.
+so the flux of the stamp is the magnification, less what falls outside. Light outside the stamp's pixels is not
+rendered, nor what the PSF would scatter of it into the stamp.
 
-Quadrature. Every pixel is one cell, sampled at its midpoint; a cell that fails the criterion is divided,
-a pixel into supersampling x supersampling cells, a smaller cell into 2 x 2, until all pass. The Jacobian
-of an isothermal lens is exact and free of transcendental functions, so a sample also yields the cell's
-footprint, a parallelogram in the source plane, and with it the second-order term of the midpoint rule,
-which is added. Write R for the elliptical source radius of the sample, d for the half extent of the
-footprint along R (plus the second-order term of the lens map), I for the brightness, g = -dlnI/dlnR.
-A cell is divided if both hold:
+A draw is integrated once, whatever the number of bands and whatever its flux: `render_spectrum` takes it to
+the Fourier basis, `render_stamps` brings it through the PSF of each band.
 
-1. it matters: a cell of this size whose brightness everywhere is I(R - d) holds more flux than its
-   tolerance, so a compact image between pixel centres is found from any pixel that covers it;
-2. its sample may err: the lens centre is within one cell side, or 2 d > R (the cusp), or g d > R (a flank
-   too steep for a Taylor series), or the estimated fourth-order error exceeds the tolerance.
-
-The tolerance of a pixel is _TOLERANCE / supersampling**2 of the lensed flux, and a cell's falls with its
-side. At supersampling 4 the flux errs by 0.3 % or less over the usual priors, any pixel by 0.6 % of the peak.
-supersampling = 1 is the plain midpoint rule, one sample per pixel, for comparison only.
+accuracy: the largest pixel error allowed, as a fraction of the arc's peak. It sets the flux error allowed in
+a cell and the share of the flux inside the softened cusp. docs/performance.md shows what is reached at what cost.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,291 +23,292 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.contracts.errors import ContractError
-from pipeline.kernels.lensing import aligned_sie_deflection, sie_elliptical_radius, sie_flattening
-from pipeline.kernels.profiles import sersic_bn, sersic_flux_factor
+from pipeline.kernels.arc_draws import (
+    FIELD_STEP,
+    FIELD_X,
+    FIELD_Y,
+    GAMMA1,
+    GAMMA2,
+    KIND,
+    LENS_PHI,
+    LENS_Q,
+    LENS_X,
+    LENS_Y,
+    MIRROR,
+    OFFSET_X,
+    OFFSET_Y,
+    PHI,
+    PROFILE,
+    RE,
+    SLOPE,
+    SRC_X,
+    SRC_Y,
+    TEMPLATE,
+    THETA_E,
+    ArcDraws,
+    N,
+    Q,
+    check_draw,
+)
+from pipeline.kernels.cells import integrate_component, shoot_pixels
+from pipeline.kernels.fourier import Basis, apply_transfer, stamp_basis, to_spectrum, to_stamps
+from pipeline.kernels.light import IMAGE, LIGHT_CONSTANTS, set_image, set_sersic
+from pipeline.kernels.profiles import sersic_bn
+from pipeline.kernels.psf import StampPsf
+from pipeline.kernels.rays import FIELD, ISOTHERMAL, LENS_CONSTANTS, set_lens
+from pipeline.kernels.scratch import Tables, Workspace, integration_tables, workspace
+from pipeline.kernels.spreading import SPREAD_PX
 
-# Tolerance of a pixel over the total flux, times supersampling**2.
-_TOLERANCE = 8e-3
-# Divisions after the first; 2**-18 of a pixel is 1e-6 arcsec.
-_MAX_LEVEL = 18
-# Source radius within which the direction to the centre is not defined numerically. [Re]
-_CUSP_RADIUS = 1e-9
-# Midpoint flux of a pixel below which it is zero, so that no subnormal number reaches the PSF.
-_NEGLIGIBLE_FLUX = 1e-12
+DEFAULT_ACCURACY = 5e-3
+ACCURACY_MIN, ACCURACY_MAX = 1e-4, 0.1
 
-
-class _Scene(NamedTuple):
-    """Constants of one rendering. Lengths in arcsec, in the frame of the lens's major axis."""
-
-    lens_q: float
-    strength: float
-    flattening: float
-    theta_e: float
-    gamma1: float
-    gamma2: float
-    src_along: float
-    src_across: float
-    # Pixel axes: +x is (axis_c, -axis_s), +y is (axis_s, axis_c).
-    axis_c: float
-    axis_s: float
-    # Source-plane offsets to units of Re, circularised: a rotation, then 1 / Re and 1 / (q Re).
-    uu: float
-    uv: float
-    vu: float
-    vv: float
-    src_q: float
-    src_re: float
-    b: float
-    inverse_n: float
-    centre_brightness: float
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def render_unit_arc(
-    theta_e_arcsec: float,
-    lens_q: float,
-    lens_phi_rad: float,
-    gamma1: float,
-    gamma2: float,
-    lens_x_arcsec: float,
-    lens_y_arcsec: float,
-    src_x_arcsec: float,
-    src_y_arcsec: float,
-    src_re_arcsec: float,
-    src_n: float,
-    src_q: float,
-    src_phi_rad: float,
-    size: int,
-    pixel_scale_arcsec: float,
-    supersampling: int,
-) -> NDArray[np.float32]:
-    """Image of a source of unit unlensed flux, before the PSF.
-
-    Args:
-        theta_e_arcsec: intermediate-axis Einstein radius, >= 0; 0 gives the unlensed source. [arcsec]
-        lens_q: axis ratio of the SIE, 0 < q <= 1.
-        lens_phi_rad: position angle of its major axis, from +x towards +y. [rad]
-        gamma1, gamma2: external shear, centred on the lens; |gamma| < 1.
-        lens_x_arcsec, lens_y_arcsec: lens centre in the stamp, whose origin is the centre of
-            pixel index size // 2. [arcsec]
-        src_x_arcsec, src_y_arcsec: source centre relative to the lens centre. [arcsec]
-        src_re_arcsec: half-light radius along the source's major axis, > 0. [arcsec]
-        src_n: Sersic index, 0.3 <= n <= 8.
-        src_q: axis ratio of the source, 0 < q <= 1.
-        src_phi_rad: position angle of its major axis. [rad]
-        size: side of the stamp, >= 1. [px]
-        pixel_scale_arcsec: > 0. [arcsec/px]
-        supersampling: S >= 1, cells per axis of a divided pixel; also sets the tolerance.
-
-    Returns:
-        (size, size) float32, rows y and columns x. [source flux per pixel]
-
-    Raises:
-        ContractError: an argument outside its range, or NaN.
-    """
-    if not 0.0 <= theta_e_arcsec < np.inf:
-        raise ContractError("render_unit_arc: expected a finite theta_e_arcsec >= 0, got", theta_e_arcsec)
-    if not (0.0 < lens_q <= 1.0 and 0.0 < src_q <= 1.0):
-        raise ContractError("render_unit_arc: expected axis ratios in (0, 1], got lens_q, src_q", lens_q, src_q)
-    if not gamma1 * gamma1 + gamma2 * gamma2 < 1.0:
-        raise ContractError("render_unit_arc: expected |gamma| < 1, got gamma1, gamma2", gamma1, gamma2)
-    if not (0.0 < src_re_arcsec < np.inf and 0.0 < pixel_scale_arcsec < np.inf):
-        message = "render_unit_arc: expected src_re_arcsec, pixel_scale_arcsec > 0, got"
-        raise ContractError(message, src_re_arcsec, pixel_scale_arcsec)
-    placement = lens_x_arcsec + lens_y_arcsec + src_x_arcsec + src_y_arcsec + lens_phi_rad + src_phi_rad
-    if not math.isfinite(placement):
-        raise ContractError("render_unit_arc: expected finite positions and angles, got a sum of", placement)
-    if size < 1 or supersampling < 1:
-        raise ContractError("render_unit_arc: expected size >= 1 and supersampling >= 1, got", size, supersampling)
-    lens = (theta_e_arcsec, lens_q, lens_phi_rad, gamma1, gamma2)
-    source = (src_x_arcsec, src_y_arcsec, src_re_arcsec, src_n, src_q, src_phi_rad)
-    scene = _scene(*lens, *source)
-    return _integrate_pixels(scene, lens_x_arcsec, lens_y_arcsec, size, pixel_scale_arcsec, supersampling)
+_TOLERANCE_PER_ACCURACY = 0.04
+_CORE_SHARE_PER_ACCURACY = 1.0
+# Normal deviate beyond which 3e-4 of a gamma distribution lies: light further out is not looked for.
+_TAIL_DEVIATE = 3.43
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _scene(
-    theta_e: float,
-    lens_q: float,
-    lens_phi: float,
-    gamma1: float,
-    gamma2: float,
-    src_x: float,
-    src_y: float,
-    src_re: float,
-    src_n: float,
-    src_q: float,
-    src_phi: float,
-) -> _Scene:
-    c, s = math.cos(lens_phi), math.sin(lens_phi)
-    c2, s2 = math.cos(2.0 * lens_phi), math.sin(2.0 * lens_phi)
-    cs, ss = math.cos(src_phi - lens_phi), math.sin(src_phi - lens_phi)
-    b = sersic_bn(src_n)
-    return _Scene(
-        lens_q,
-        theta_e * math.sqrt(lens_q),
-        sie_flattening(lens_q),
-        theta_e,
-        c2 * gamma1 + s2 * gamma2,
-        c2 * gamma2 - s2 * gamma1,
-        c * src_x + s * src_y,
-        c * src_y - s * src_x,
-        c,
-        s,
-        cs / src_re,
-        ss / src_re,
-        -ss / (src_q * src_re),
-        cs / (src_q * src_re),
-        src_q,
-        src_re,
-        b,
-        1.0 / src_n,
-        math.exp(b) / (sersic_flux_factor(src_n, b) * src_re * src_re * src_q),
+class StampGrid(NamedTuple):
+    """Pixels of a stamp: `size` even and >= 16, centre at pixel size // 2. [pixel_scale_arcsec: arcsec/px]"""
+
+    size: int
+    pixel_scale_arcsec: float
+
+
+class RenderState(NamedTuple):
+    """Everything of one thread that rendering reuses from draw to draw."""
+
+    tables: Tables
+    basis: Basis
+    work: Workspace
+    spread: NDArray[np.float32]
+    lens: NDArray[np.float64]
+    light: NDArray[np.float64]
+
+
+def render_state(size: int, components: int = 1) -> RenderState:
+    """Tables and scratch arrays for stamps of (size, size) pixels and up to so many components."""
+    work = workspace(size)
+    return RenderState(
+        integration_tables(),
+        stamp_basis(size),
+        work,
+        np.zeros((size + 2 * SPREAD_PX) * work.stride, np.float32),
+        np.zeros(LENS_CONSTANTS),
+        np.zeros((components, LIGHT_CONSTANTS)),
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _integrate_pixels(
-    scene: _Scene, lens_x: float, lens_y: float, size: int, pixel_scale: float, supersampling: int
+def render_arcs(
+    draws: ArcDraws, psf: StampPsf | Sequence[StampPsf], grid: StampGrid, accuracy: float = DEFAULT_ACCURACY
 ) -> NDArray[np.float32]:
-    """Sample of all pixels, which also measures the flux; then division of those that fail the criterion."""
-    image = np.empty((size, size), np.float64)
-    near = np.empty((size, size), np.float64)
-    error = np.empty((size, size), np.float64)
-    tolerance = _TOLERANCE / (supersampling * supersampling)
-    tolerances, cuts = _level_limits(scene, pixel_scale, supersampling, tolerance)
-    total = 0.0
-    for i in range(size):
-        y = (i - size // 2) * pixel_scale - lens_y
-        for j in range(size):
-            x = (j - size // 2) * pixel_scale - lens_x
-            flux, correction, near[i, j], error[i, j], whole = _sample(scene, x, y, pixel_scale, cuts[0])
-            image[i, j] = flux + correction if supersampling > 1 else flux
-            total += min(flux, whole)
-    if supersampling > 1:
-        tolerances, cuts = _level_limits(scene, pixel_scale, supersampling, tolerance * max(total, 1.0))
-        stack = np.empty((4 * _MAX_LEVEL, 3), np.float64)
-        for i in range(size):
-            y = (i - size // 2) * pixel_scale - lens_y
-            for j in range(size):
-                if near[i, j] < cuts[0] and error[i, j] > tolerances[0]:
-                    x = (j - size // 2) * pixel_scale - lens_x
-                    image[i, j] = _divided_pixel(scene, x, y, pixel_scale, supersampling, tolerances, cuts, stack)
-    return image.astype(np.float32)
+    """Arcs of unit unlensed flux, through the PSF of each band.
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _level_limits(
-    scene: _Scene, pixel_scale: float, supersampling: int, tolerance: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Tolerance of a cell and radius beyond which all cells stay below it [Re]; index 0 is a pixel."""
-    tolerances = np.empty(_MAX_LEVEL + 2, np.float64)
-    cuts = np.empty(_MAX_LEVEL + 2, np.float64)
-    side = pixel_scale
-    for level in range(_MAX_LEVEL + 2):
-        tolerances[level] = tolerance * side / pixel_scale
-        depth = math.log(scene.centre_brightness * side * side / tolerances[level]) / scene.b
-        cuts[level] = depth ** (1.0 / scene.inverse_n) if depth > 0.0 else -1.0
-        side /= supersampling if level == 0 else 2
-    cuts[_MAX_LEVEL + 1] = -1.0
-    return tolerances, cuts
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _divided_pixel(
-    scene: _Scene,
-    x: float,
-    y: float,
-    pixel_scale: float,
-    supersampling: int,
-    tolerances: NDArray[np.float64],
-    cuts: NDArray[np.float64],
-    stack: NDArray[np.float64],
-) -> float:
-    """Flux of one pixel from supersampling**2 cells, each divided into quarters as far as needed."""
-    flux_sum = 0.0
-    side = pixel_scale / supersampling
-    first = -0.5 * pixel_scale + 0.5 * side
-    for k in range(supersampling * supersampling):
-        stack[0, 0] = x + first + (k % supersampling) * side
-        stack[0, 1] = y + first + (k // supersampling) * side
-        stack[0, 2] = 1.0
-        depth = 1
-        while depth > 0:
-            depth -= 1
-            cell_x, cell_y, level = stack[depth, 0], stack[depth, 1], int(stack[depth, 2])
-            cell_side = side * 0.5 ** (level - 1)
-            flux, correction, near, error, _ = _sample(scene, cell_x, cell_y, cell_side, cuts[level])
-            if near < cuts[level] and error > tolerances[level]:
-                quarter = 0.25 * cell_side
-                for corner in range(4):
-                    stack[depth, 0] = cell_x + (quarter if corner % 2 else -quarter)
-                    stack[depth, 1] = cell_y + (quarter if corner // 2 else -quarter)
-                    stack[depth, 2] = level + 1
-                    depth += 1
-            else:
-                flux_sum += flux + correction
-    return flux_sum
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sample(scene: _Scene, x: float, y: float, side: float, cut: float) -> tuple[float, float, float, float, float]:
-    """Midpoint rule on the cell of a given side at (x, y) from the lens, with its error estimate.
-
-    Beyond `cut` [Re] the estimates are not needed and not made.
+    Args:
+        draws: what to render.
+        psf: of all draws, or one for each. From `psf.round_psf` or `psf.measured_psf` for the grid's size.
+        grid: pixels of the stamps.
+        accuracy: largest pixel error over the peak, 1e-4 to 0.1.
 
     Returns:
-        flux: midpoint value times area.
-        correction: its second-order term, 0 where the expansion does not hold.
-        near: smallest source radius of the footprint, 0 where it is not known. [Re]
-        error: estimate of |flux + correction - integral|, inf where the expansion does not hold.
-        whole: flux of an image of the whole source at this magnification, inf beyond the cut.
-    """
-    along = scene.axis_c * x + scene.axis_s * y
-    across = scene.axis_c * y - scene.axis_s * x
-    w = sie_elliptical_radius(along, across, scene.lens_q)
-    a_along, a_across = aligned_sie_deflection(along, across, w, scene.strength, scene.flattening)
-    p = (1.0 - scene.gamma1) * along - scene.gamma2 * across - a_along - scene.src_along
-    s = (1.0 + scene.gamma1) * across - scene.gamma2 * along - a_across - scene.src_across
-    u = scene.uu * p + scene.uv * s
-    v = scene.vu * p + scene.vv * s
-    r = math.sqrt(u * u + v * v + 1e-30)
-    radial = r**scene.inverse_n
-    area = side * side
-    exponent = scene.b * radial
-    peak = scene.centre_brightness * area
-    flux = peak * math.exp(-exponent)
-    if flux < _NEGLIGIBLE_FLUX:
-        flux = 0.0
+        (sample, band, y, x) float32. [source flux per pixel]
 
-    # d(source)/d(image) = 1 - shear - 2 kappa t t', t the tangential unit vector.
-    rl2 = along * along + across * across + 1e-30
-    k = scene.strength / (w * rl2)
-    m00 = 1.0 - scene.gamma1 - k * across * across
-    m11 = 1.0 + scene.gamma1 - k * along * along
-    m01 = k * along * across - scene.gamma2
-    # Footprint along and across the direction of R, per pixel axis.
-    ru, rv = u / r, v / r
-    radial_p, radial_s = ru * scene.uu + rv * scene.vu, ru * scene.uv + rv * scene.vv
-    tangent_p, tangent_s = ru * scene.vu - rv * scene.uu, ru * scene.vv - rv * scene.uv
-    f_along, f_across = radial_p * m00 + radial_s * m01, radial_p * m01 + radial_s * m11
-    t_along, t_across = tangent_p * m00 + tangent_s * m01, tangent_p * m01 + tangent_s * m11
-    fx, fy = scene.axis_c * f_along - scene.axis_s * f_across, scene.axis_s * f_along + scene.axis_c * f_across
-    curvature = scene.theta_e / (rl2 * scene.lens_q * scene.src_q * scene.src_re)
-    reach = 0.5 * side * (abs(fx) + abs(fy)) + 0.25 * area * curvature
-    steepness = exponent * scene.inverse_n
-    whole = 1.0 / (abs(m00 * m11 - m01 * m01) + 1e-12)
-    if r < _CUSP_RADIUS or (rl2 < area and scene.theta_e > 0.0):
-        return flux, 0.0, 0.0, np.inf, whole
-    if r - reach > cut:
-        return flux, 0.0, r - reach, 0.0, np.inf
-    if 2.0 * reach > r or reach * steepness > r:
-        return flux, 0.0, max(r - reach, 0.0), np.inf, whole
-    radial_2 = fx * fx + fy * fy
-    tangent_2 = t_along * t_along + t_across * t_across
-    lens_term = scene.strength / (w * w * w) * (scene.lens_q * scene.lens_q * along * radial_p + across * radial_s)
-    laplacian = ((steepness + 1.0 - scene.inverse_n) * radial_2 - tangent_2) / r - lens_term
-    second = area / 24.0 * steepness / r * laplacian
-    bound = area / 24.0 * steepness / r * (((steepness + 1.0) * radial_2 + tangent_2) / r + abs(lens_term))
-    fourth = bound * (0.3 * bound + 0.075 * area * ((radial_2 + tangent_2) / (r * r) + 1.0 / rl2))
-    return flux, flux * second, r - reach, flux * fourth, whole
+    Raises:
+        ContractError: a draw, a grid or an accuracy outside its range, or counts that do not agree.
+    """
+    samples, components, bands = draws.shares.shape
+    shared = isinstance(psf, StampPsf)
+    psfs = [psf] if isinstance(psf, StampPsf) else list(psf)
+    if not shared and len(psfs) != samples:
+        raise ContractError(f"render_arcs: expected one PSF or one for each of {samples} draws, got {len(psfs)}")
+    if draws.lens.shape[0] != samples or draws.components.shape[:2] != (samples, components):
+        raise ContractError(
+            f"render_arcs: shares {draws.shares.shape} do not agree with lens {draws.lens.shape} "
+            f"and components {draws.components.shape}"
+        )
+    if not ACCURACY_MIN <= accuracy <= ACCURACY_MAX:
+        raise ContractError(f"render_arcs: expected an accuracy in [{ACCURACY_MIN}, {ACCURACY_MAX}], got {accuracy}")
+    if grid.size < 16 or grid.size % 2 or not 0.0 < grid.pixel_scale_arcsec < np.inf:
+        raise ContractError(f"render_arcs: expected an even size >= 16 and a pixel scale > 0, got {grid}")
+    if not np.isfinite(draws.shares).all():
+        raise ContractError("render_arcs: expected finite shares")
+    arcs = np.empty((samples, bands, grid.size, grid.size), np.float32)
+    state = render_state(grid.size, components)
+    for sample in range(0, samples, max(samples, 1) if shared else 1):
+        transfer = psfs[0 if shared else sample].transfer
+        if transfer.shape[0] != bands or psfs[0 if shared else sample].size != grid.size:
+            raise ContractError(
+                f"render_arcs: expected PSFs of {bands} bands for {grid.size} px, got {transfer.shape[0]} bands for "
+                f"{psfs[0 if shared else sample].size} px"
+            )
+        stop = samples if shared else sample + 1
+        _render_batch(
+            draws.lens[sample:stop], draws.components[sample:stop], draws.shares[sample:stop], draws.templates,
+            draws.template_scale_arcsec, draws.fields, sample, transfer, grid.pixel_scale_arcsec, accuracy, state,
+            arcs[sample:stop],
+        )  # fmt: skip
+    return arcs
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _render_batch(
+    lens: NDArray[np.float64],
+    components: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    templates: NDArray[np.float32],
+    template_scale_arcsec: float,
+    fields: NDArray[np.float32],
+    first: int,
+    transfer: NDArray[np.float32],
+    pixel_scale_arcsec: float,
+    accuracy: float,
+    state: RenderState,
+    arcs: NDArray[np.float32],
+) -> None:
+    kept = (transfer.shape[2] + 1) // 2
+    spectra = np.empty((components.shape[1], transfer.shape[2], transfer.shape[2]), np.float32)
+    for sample in range(lens.shape[0]):
+        field = fields[min(first + sample, fields.shape[0] - 1)]
+        render_spectrum(
+            lens[sample], components[sample], templates, template_scale_arcsec, field, pixel_scale_arcsec, accuracy,
+            kept, state, spectra,
+        )  # fmt: skip
+        render_stamps(spectra, shares[sample], transfer, state.basis, arcs[sample])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def render_spectrum(
+    lens: NDArray[np.float64],
+    components: NDArray[np.float64],
+    templates: NDArray[np.float32],
+    template_scale_arcsec: float,
+    field: NDArray[np.float32],
+    pixel_scale_arcsec: float,
+    accuracy: float,
+    kept: int,
+    state: RenderState,
+    spectra: NDArray[np.float32],
+) -> float:
+    """Integrate one draw and take each of its components to the Fourier basis.
+
+    Args:
+        lens, components: one row of `ArcDraws`. templates, template_scale_arcsec, field: as there.
+        pixel_scale_arcsec: > 0. [arcsec/px]
+        accuracy: as in `render_arcs`, not checked here.
+        kept: frequencies an axis that the PSF needs.
+        state: from `render_state`; its basis decides the size of the stamp.
+        spectra: (component, 2 kept - 1, 2 kept - 1) float32 receives the coefficients; [c, 0, 0] is the flux in the
+            stamp of component c, its magnification if none falls outside.
+
+    Returns:
+        Number of brightness evaluations.
+
+    Raises:
+        ContractError: a number outside its range.
+    """
+    check_draw(lens, components, templates.shape[0])
+    size = state.work.size
+    kind = int(lens[KIND])
+    set_lens(
+        kind, lens[THETA_E], lens[LENS_Q], lens[LENS_PHI], lens[SLOPE], lens[GAMMA1], lens[GAMMA2],
+        lens[SRC_X], lens[SRC_Y], state.lens,
+    )  # fmt: skip
+    if kind == FIELD:
+        state.lens[15], state.lens[16], state.lens[17] = lens[FIELD_X], lens[FIELD_Y], 1.0 / lens[FIELD_STEP]
+    area = pixel_scale_arcsec * pixel_scale_arcsec
+    reach = 0.0
+    for c in range(components.shape[0]):
+        part, constants = components[c], state.light[c]
+        if int(part[PROFILE]) == IMAGE:
+            set_image(
+                templates.shape[1], template_scale_arcsec, part[PHI], part[MIRROR], part[OFFSET_X], part[OFFSET_Y],
+                lens[LENS_PHI], area, constants,
+            )  # fmt: skip
+            radius = 0.7072 * templates.shape[1] * template_scale_arcsec
+        else:
+            set_sersic(
+                part[RE], part[N], part[Q], part[PHI], part[OFFSET_X], part[OFFSET_Y], lens[LENS_PHI], area,
+                min(_CORE_SHARE_PER_ACCURACY * accuracy, 0.05), constants,
+            )  # fmt: skip
+            radius = part[RE] * _tail_radius(part[N])
+        reach = max(reach, radius + math.hypot(part[OFFSET_X], part[OFFSET_Y]))
+    box = _image_box(lens, reach, size, pixel_scale_arcsec)
+    evaluations = 0.0
+    rows, columns = box[1] - box[0], box[3] - box[2]
+    if rows >= 2 and columns >= 2:
+        shoot_pixels(kind, state.lens, field, lens[LENS_X], lens[LENS_Y], pixel_scale_arcsec, box, state.work)
+    for c in range(components.shape[0]):
+        state.spread[:] = np.float32(0.0)
+        if rows >= 2 and columns >= 2:
+            template = templates[int(components[c, TEMPLATE])] if int(components[c, PROFILE]) == IMAGE else templates[0]
+            evaluations += integrate_component(
+                int(components[c, PROFILE]), state.light[c], template, kind, state.lens, field, lens[LENS_X],
+                lens[LENS_Y], pixel_scale_arcsec, box, _TOLERANCE_PER_ACCURACY * accuracy, state.tables, state.work,
+                state.spread,
+            )  # fmt: skip
+        to_spectrum(state.spread.reshape(-1, state.work.stride), state.basis, kept, spectra[c])
+    return evaluations
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def render_stamps(
+    spectra: NDArray[np.float32],
+    shares: NDArray[np.float64],
+    transfer: NDArray[np.float32],
+    basis: Basis,
+    stamps: NDArray[np.float32],
+) -> None:
+    """Stamps of several bands from the spectra of a draw's components.
+
+    Args:
+        spectra: (component, 2K - 1, 2K - 1) float32, from `render_spectrum`.
+        shares: (component, band) float64 flux of each component in each band; 1 for one of unit flux.
+        transfer: (band, part, 2K - 1, 2K - 1) float32, of `StampPsf`.
+        basis: of the stamps' size.
+        stamps: (band, size, size) float32 receives the arcs. [flux per pixel]
+    """
+    bands, n = transfer.shape[0], transfer.shape[2]
+    convolved = np.empty((n, bands * n), np.float32)
+    mixed = np.empty((n, n), np.float32)
+    for band in range(bands):
+        for i in range(n):
+            row, weight = mixed[i], np.float32(shares[0, band])
+            source = spectra[0, i]
+            for j in range(n):
+                row[j] = weight * source[j]
+            for c in range(1, spectra.shape[0]):
+                source, weight = spectra[c, i], np.float32(shares[c, band])
+                for j in range(n):
+                    row[j] += weight * source[j]
+        apply_transfer(mixed, transfer[band], convolved, band * n)
+    to_stamps(convolved, basis, stamps)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _tail_radius(n: float) -> float:
+    """Radius beyond which 3e-4 of a Sersic profile's flux lies, by Wilson & Hilferty (1931), in units of Re."""
+    a = 2.0 * n
+    x = a * (1.0 - 1.0 / (9.0 * a) + _TAIL_DEVIATE / (3.0 * math.sqrt(a))) ** 3
+    return float((x / sersic_bn(n)) ** n)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _image_box(
+    lens: NDArray[np.float64], reach_arcsec: float, size: int, pixel_scale_arcsec: float
+) -> tuple[int, int, int, int]:
+    """Pixels that may see the source; the whole stamp for lenses whose deflection has no simple bound."""
+    if int(lens[KIND]) != ISOTHERMAL:
+        return 0, size, 0, size
+    q = lens[LENS_Q]
+    flattening = math.sqrt((1.0 - q) * (1.0 + q))
+    largest = math.sqrt(q) * math.atanh(flattening) / flattening if flattening > 1e-3 else 1.0
+    shear = math.hypot(lens[GAMMA1], lens[GAMMA2])
+    radius = (math.hypot(lens[SRC_X], lens[SRC_Y]) + reach_arcsec + largest * lens[THETA_E]) / (1.0 - shear)
+    half = min(radius / pixel_scale_arcsec + 1.5, 4.0 * size)
+    x, y = lens[LENS_X] / pixel_scale_arcsec + size // 2, lens[LENS_Y] / pixel_scale_arcsec + size // 2
+    return (
+        min(max(int(y - half), 0), size),
+        min(max(int(y + half) + 1, 0), size),
+        min(max(int(x - half), 0), size),
+        min(max(int(x + half) + 1, 0), size),
+    )

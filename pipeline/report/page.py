@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pipeline.report.census import census_section, headline_cards
+from pipeline.report.completeness import completeness_section
+from pipeline.report.evaluation import evaluation_section
 from pipeline.report.gallery import gallery_section
 from pipeline.report.hosts import host_section
 from pipeline.report.inputs import RunInputs, read_inputs
@@ -23,6 +25,8 @@ _SECTIONS = (
     host_section,
     gate_section,
     learning_section,
+    evaluation_section,
+    completeness_section,
     throughput_section,
     provenance_section,
 )
@@ -34,6 +38,8 @@ _CONTENTS = (
     ("hosts", "Hosts"),
     ("gates", "Gates"),
     ("training", "Training"),
+    ("evaluation", "Evaluation"),
+    ("completeness", "Completeness"),
     ("throughput", "Throughput"),
     ("provenance", "Configuration"),
 )

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from pipeline.contracts.datasets import SNR_METRICS
 from pipeline.report.acceptance import acceptance_part
 from pipeline.report.charts import (
     COLOUR_CONTROL,
@@ -46,6 +45,9 @@ _MEANING = {
     "arc_snr_sum": "summed arc flux over summed noise of good pixels",
     "arc_snr_matched": "matched filter with the true arc",
     "arc_snr_aperture": "as arc_snr_sum, 4 to 16 px around the host",
+    "arc_snr_annulus": "the same light over the noise of psfdepth_r",
+    "arc_snr_region": "best connected region of pixels above one sigma",
+    "arc_snr_cumulative": "best sum of the highest pixels",
 }
 
 
@@ -78,21 +80,21 @@ def snr_section(inputs: RunInputs) -> Html:
 
 
 def conversion_section(inputs: RunInputs) -> Html:
-    """Section 4: how the four SNR columns compare, row by row."""
-    title = "4. The four SNR definitions side by side"
-    pairs = pair_values(inputs, SNR_METRICS)
+    """Section 4: how the SNR columns compare, row by row."""
+    title = "4. The SNR definitions side by side"
+    pairs = pair_values(inputs, tuple(_MEANING))
     if pairs is None:
         return section("conversions", title, missing(inputs.why_no_cube("training")))
-    columns = dict(zip(SNR_METRICS, pairs, strict=True))
+    columns = dict(zip(_MEANING, pairs, strict=True))
     rows = []
-    for name in SNR_METRICS:
+    for name, meaning in _MEANING.items():
         positive = (columns[name] > 0) & (columns["arc_snr_matched"] > 0)
         if not positive.any():
             continue
         low, median, high = np.quantile(columns[name][positive], [0.05, 0.5, 0.95]).tolist()
         ratios = columns[name][positive] / columns["arc_snr_matched"][positive]
         cells = [number_text(value) for value in (low, median, high, *np.quantile(ratios, [0.05, 0.5, 0.95]).tolist())]
-        rows.append((name, _MEANING[name], count_text(int(positive.sum())), *cells))
+        rows.append((name, meaning, count_text(int(positive.sum())), *cells))
     if not rows:
         return section("conversions", title, missing("No pair has a positive SNR."))
     return section(

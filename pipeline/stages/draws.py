@@ -10,13 +10,22 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pipeline.contracts.injection import InjectionSection
 from pipeline.contracts.priors import Prior, Priors
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
+from pipeline.kernels.arc_draws import LENS_COLUMNS
 from pipeline.kernels.priors import DISC, FIXED, LOGUNIFORM, NORMAL, PRIOR_COLUMNS, UNIFORM, draw_priors
+from pipeline.kernels.rays import FIELD, ISOTHERMAL, POWER_LAW
+from pipeline.stages.sources import Components, SourceModel, sersic_components
 
 _KINDS = {"fixed": FIXED, "uniform": UNIFORM, "loguniform": LOGUNIFORM, "normal": NORMAL, "disc": DISC}
-_DRAWN = tuple(Priors.model_fields)
-_ANGLES = ("lens_phi_rad", "shear_phi_rad", "src_phi_rad", "beta_phi_rad", "jitter_phi_rad")
+_ANGLES = {
+    "lens_phi_rad": math.pi,
+    "shear_phi_rad": math.pi,
+    "src_phi_rad": math.pi,
+    "beta_phi_rad": 2 * math.pi,
+    "jitter_phi_rad": 2 * math.pi,
+}
 _LN10_OVER_2P5 = math.log(10.0) / 2.5
 
 
@@ -31,6 +40,7 @@ class ArcDraw:
     theta_e_arcsec: float
     lens_q: float
     lens_phi_rad: float
+    lens_slope: float
     shear_gamma1: float
     shear_gamma2: float
     lens_x_arcsec: float
@@ -44,66 +54,91 @@ class ArcDraw:
     src_mag_r: float
     src_gr: float
     src_rz: float
+    src_redshift: float
+    components: Components
 
     def magnitude(self, band: str) -> float:
         """Unlensed AB magnitude in g, r or z."""
         offset = {"g": self.src_gr, "r": 0.0, "z": -self.src_rz}
         return self.src_mag_r + offset[band]
 
-
-def prior_table(priors: Priors) -> NDArray[np.float64]:
-    """(parameter, 6) table for `draw_priors`: the configured priors, then the uniform angles."""
-    table = np.zeros((len(_DRAWN) + len(_ANGLES), PRIOR_COLUMNS))
-    for index, name in enumerate(_DRAWN):
-        prior: Prior = getattr(priors, name)
-        low, high = prior.bounds
-        table[index] = (_KINDS[prior.kind], low, high, prior.mean or 0.0, prior.sigma or 1.0, prior.value or 0.0)
-    for index, name in enumerate(_ANGLES, start=len(_DRAWN)):
-        half_turn = name in ("lens_phi_rad", "shear_phi_rad", "src_phi_rad")
-        table[index] = (UNIFORM, 0.0, math.pi if half_turn else 2 * math.pi, 0.0, 0.0, 0.0)
-    return table
+    def lens_row(self, kind: int) -> NDArray[np.float64]:
+        """The draw's row of `ArcDraws.lens` for a kind of lens model."""
+        row = np.zeros(LENS_COLUMNS)
+        row[:11] = (
+            kind, self.theta_e_arcsec, self.lens_q, self.lens_phi_rad, self.lens_slope, self.shear_gamma1,
+            self.shear_gamma2, self.lens_x_arcsec, self.lens_y_arcsec, self.src_x_arcsec, self.src_y_arcsec,
+        )  # fmt: skip
+        return row
 
 
-def draw_arc(
-    table: NDArray[np.float64],
-    run_seed: int,
-    task_key: np.uint64,
-    purpose: int,
-    attempt: int,
-    centre_px: tuple[float, float],
-) -> ArcDraw:
-    """One draw from the priors, keyed by (seed, task, purpose, attempt).
+class Drawer:
+    """Draws arcs from the priors of a configuration, keyed by (seed, task, purpose, attempt)."""
 
-    Args:
-        table: from `prior_table`.
-        centre_px: (centre_dx_px, centre_dy_px) of the host in its stamp.
-    """
-    values = np.empty(table.shape[0])
-    draw_priors(table, np.uint64(run_seed), task_key, np.uint64(purpose), np.uint64(attempt), values)
-    drawn = dict(zip((*_DRAWN, *_ANGLES), values.tolist(), strict=True))
-    offset = drawn["beta_over_theta_e"] * drawn["theta_e_arcsec"]
-    jitter, jitter_phi = drawn["lens_jitter_arcsec"], drawn["jitter_phi_rad"]
-    return ArcDraw(
-        theta_e_arcsec=drawn["theta_e_arcsec"],
-        lens_q=drawn["lens_q"],
-        lens_phi_rad=drawn["lens_phi_rad"],
-        shear_gamma1=drawn["shear"] * math.cos(2 * drawn["shear_phi_rad"]),
-        shear_gamma2=drawn["shear"] * math.sin(2 * drawn["shear_phi_rad"]),
-        lens_x_arcsec=centre_px[0] * PIXEL_SCALE_ARCSEC + jitter * math.cos(jitter_phi),
-        lens_y_arcsec=centre_px[1] * PIXEL_SCALE_ARCSEC + jitter * math.sin(jitter_phi),
-        src_x_arcsec=offset * math.cos(drawn["beta_phi_rad"]),
-        src_y_arcsec=offset * math.sin(drawn["beta_phi_rad"]),
-        src_re_arcsec=drawn["src_re_arcsec"],
-        src_n=drawn["src_n"],
-        src_q=drawn["src_q"],
-        src_phi_rad=drawn["src_phi_rad"],
-        src_mag_r=drawn["src_mag_r"],
-        src_gr=drawn["src_gr"],
-        src_rz=drawn["src_rz"],
-    )
+    def __init__(self, injection: InjectionSection, source: SourceModel) -> None:
+        self._source = source
+        self._colours = injection.colours
+        rows: dict[str, tuple[float, ...]] = {}
+        if injection.priors is not None:
+            rows |= {name: prior_row(getattr(injection.priors, name)) for name in Priors.model_fields}
+            rows |= {name: (UNIFORM, 0.0, turn, 0.0, 0.0, 0.0) for name, turn in _ANGLES.items()}
+            if injection.lens.kind == "epl":
+                rows["lens_slope"] = prior_row(injection.lens.slope)
+            if injection.colours is not None:
+                rows["src_redshift"] = prior_row(injection.colours.src_redshift)
+            rows |= {name: prior_row(prior) for name, prior in source.priors().items()}
+        self._names = tuple(rows)
+        self._table = np.array(list(rows.values())).reshape(-1, PRIOR_COLUMNS)
+
+    def draw(
+        self, run_seed: int, task_key: np.uint64, purpose: int, attempt: int, centre_px: tuple[float, float]
+    ) -> ArcDraw:
+        """One draw. [centre_px: (centre_dx_px, centre_dy_px) of the host in its stamp]"""
+        values = np.empty(self._table.shape[0])
+        draw_priors(self._table, np.uint64(run_seed), task_key, np.uint64(purpose), np.uint64(attempt), values)
+        drawn = dict(zip(self._names, values.tolist(), strict=True))
+        offset = drawn["beta_over_theta_e"] * drawn["theta_e_arcsec"]
+        jitter, jitter_phi = drawn["lens_jitter_arcsec"], drawn["jitter_phi_rad"]
+        redshift, gr, rz = drawn.get("src_redshift", math.nan), drawn["src_gr"], drawn["src_rz"]
+        if self._colours is not None:
+            gr += float(np.interp(redshift, self._colours.redshift, self._colours.gr))
+            rz += float(np.interp(redshift, self._colours.redshift, self._colours.rz))
+        components = self._source.components(drawn)
+        return ArcDraw(
+            theta_e_arcsec=drawn["theta_e_arcsec"],
+            lens_q=drawn["lens_q"],
+            lens_phi_rad=drawn["lens_phi_rad"],
+            lens_slope=drawn.get("lens_slope", 2.0),
+            shear_gamma1=drawn["shear"] * math.cos(2 * drawn["shear_phi_rad"]),
+            shear_gamma2=drawn["shear"] * math.sin(2 * drawn["shear_phi_rad"]),
+            lens_x_arcsec=centre_px[0] * PIXEL_SCALE_ARCSEC + jitter * math.cos(jitter_phi),
+            lens_y_arcsec=centre_px[1] * PIXEL_SCALE_ARCSEC + jitter * math.sin(jitter_phi),
+            src_x_arcsec=offset * math.cos(drawn["beta_phi_rad"]),
+            src_y_arcsec=offset * math.sin(drawn["beta_phi_rad"]),
+            src_re_arcsec=components.re_arcsec,
+            src_n=components.n,
+            src_q=components.q,
+            src_phi_rad=components.phi_rad,
+            src_mag_r=drawn["src_mag_r"],
+            src_gr=gr,
+            src_rz=rz,
+            src_redshift=redshift,
+            components=components,
+        )
 
 
-def frozen_arc(rows: xr.Dataset, index: int, centre_px: tuple[float, float]) -> ArcDraw:
+def lens_kind(injection: InjectionSection) -> int:
+    """Kind of the configured lens model, as `pipeline.kernels.rays` numbers them."""
+    return {"sie": ISOTHERMAL, "epl": POWER_LAW, "lenstronomy": FIELD}[injection.lens.kind]
+
+
+def prior_row(prior: Prior) -> tuple[float, ...]:
+    """One row of the table that `draw_priors` takes."""
+    low, high = prior.bounds
+    return (_KINDS[prior.kind], low, high, prior.mean or 0.0, prior.sigma or 1.0, prior.value or 0.0)
+
+
+def frozen_arc(rows: xr.Dataset, index: int, centre_px: tuple[float, float], n_bands: int) -> ArcDraw:
     """The arc of an EMR manifest row: its frozen numbers, the host's magnitude plus src_dmag, n = 1.
 
     Ellipticities become axis ratios by q = (1 - e) / (1 + e).
@@ -111,23 +146,27 @@ def frozen_arc(rows: xr.Dataset, index: int, centre_px: tuple[float, float]) -> 
     row = {str(name): rows[name].to_numpy()[index] for name in rows.data_vars if rows[name].dims == ("sample",)}
     shear = float(row["shear"])
     shear_phi = float(row["shear_phi_rad"])
+    re_arcsec, q, phi_rad = float(row["src_reff_arcsec"]), _axis_ratio(float(row["src_e"])), float(row["src_phi_rad"])
     return ArcDraw(
         theta_e_arcsec=float(row["theta_e_arcsec"]),
         lens_q=_axis_ratio(float(row["lens_e"])),
         lens_phi_rad=float(row["lens_phi_rad"]),
+        lens_slope=2.0,
         shear_gamma1=shear * math.cos(2 * shear_phi),
         shear_gamma2=shear * math.sin(2 * shear_phi),
         lens_x_arcsec=centre_px[0] * PIXEL_SCALE_ARCSEC,
         lens_y_arcsec=centre_px[1] * PIXEL_SCALE_ARCSEC,
         src_x_arcsec=float(row["src_x_arcsec"]),
         src_y_arcsec=float(row["src_y_arcsec"]),
-        src_re_arcsec=float(row["src_reff_arcsec"]),
+        src_re_arcsec=re_arcsec,
         src_n=1.0,
-        src_q=_axis_ratio(float(row["src_e"])),
-        src_phi_rad=float(row["src_phi_rad"]),
+        src_q=q,
+        src_phi_rad=phi_rad,
         src_mag_r=float(row["mag_r"]) + float(row["src_dmag"]),
         src_gr=float(row["src_gr"]),
         src_rz=float(row["src_rz"]),
+        src_redshift=math.nan,
+        components=sersic_components(re_arcsec, 1.0, q, phi_rad, n_bands),
     )
 
 

@@ -7,7 +7,7 @@ from the assigned SNR, and the accepted draw is convolved and added in every ban
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -17,8 +17,17 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import SNR_METRICS
 from pipeline.contracts.priors import Prior
 from pipeline.contracts.survey import BAD_PIXEL_MASK, PIXEL_SCALE_ARCSEC, flux_nmgy_from_mag, mw_transmission
-from pipeline.kernels.arc_snr import arc_snr_columns
-from pipeline.kernels.psf import convolve_psf, psf_fwhm_arcsec, psf_transfer
+from pipeline.kernels.arc_noise import arc_shot_noise, default_sky_nmgy
+from pipeline.kernels.arc_snr import (
+    HostNoise,
+    annulus_mask,
+    arc_snr_linear,
+    arc_snr_nonlinear,
+    good_weight,
+    host_noise,
+    sigma_pix_from_depth,
+)
+from pipeline.kernels.psf import StampPsf
 from pipeline.kernels.random import (
     PURPOSE_ACCEPT,
     PURPOSE_PILOT,
@@ -27,31 +36,23 @@ from pipeline.kernels.random import (
     PURPOSE_WEIGHT,
     keyed_uniform,
 )
-from pipeline.kernels.render import render_unit_arc
-from pipeline.stages.draws import (
-    ArcDraw,
-    draw_arc,
-    frozen_arc,
-    ln_flux_density,
-    mag_density,
-    mag_density_max,
-    prior_table,
-)
+from pipeline.stages.arcs import ArcRenderer, InjectionAssets, UnitArc
+from pipeline.stages.draws import ArcDraw, frozen_arc, ln_flux_density, mag_density, mag_density_max
 from pipeline.stages.sampling import Pilot, SnrTarget, rejection_probability
 
-# Share of an arc's flux that a float32 convolution may leave in a pixel without any, with a margin.
-_ROUNDING = 1e-6
+# Share of an arc's flux that its band limit may leave in a pixel without any, with a margin.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Host:
     """One usable stamp and what rendering onto it needs."""
 
-    invvar: NDArray[np.float32]
-    maskbits: NDArray[np.int32]
+    noise: HostNoise
+    sharpest: float
     centre_px: tuple[float, float]
     transmission: NDArray[np.float64]
-    transfers: tuple[NDArray[np.complex64], ...]
+    psf: StampPsf
     task_key: np.uint64
 
 
@@ -60,7 +61,7 @@ class Accepted:
     """An accepted draw: its flux scale is contained in the draw's magnitude."""
 
     draw: ArcDraw
-    unit_arc: NDArray[np.float32]
+    unit_arc: UnitArc
     snr_target: float
     attempts: int
     weight_prior: float
@@ -79,7 +80,7 @@ class Work:
 class Injector:
     """Draws, renders and accepts arcs for hosts, as a configuration says. Pure: keyed randomness only."""
 
-    def __init__(self, config: RunConfig, pilot: Pilot | None) -> None:
+    def __init__(self, config: RunConfig, pilot: Pilot | None, assets: InjectionAssets) -> None:
         self.config = config
         self.pilot = pilot
         self.work = Work()
@@ -87,8 +88,16 @@ class Injector:
         self.bands = config.survey.bands
         self.metric_band = self.bands.index(section.band)
         self.metric = SNR_METRICS.index(section.metric)
+        self.renderer = ArcRenderer(config, assets)
         self._target = SnrTarget.of(section.target) if section.target else None
-        self.table = prior_table(config.injection.priors) if config.injection.priors else np.zeros((0, 6))
+        noise = config.injection.arc_noise
+        self.sky_nmgy = (
+            None
+            if noise is None
+            else np.array(
+                [noise.sky_nmgy[band] if band in noise.sky_nmgy else default_sky_nmgy(band) for band in self.bands]
+            )
+        )
 
     @property
     def target(self) -> SnrTarget:
@@ -97,101 +106,88 @@ class Injector:
             raise ValueError("sampling.method: none has no SNR target")
         return self._target
 
-    def host(self, cutouts: xr.Dataset, index: int, task_key: np.uint64) -> Host:
-        """Prepare one row of a cutouts shard for rendering."""
-        psf = self.config.injection.psf
-        size = self.config.survey.stamp_size_px
-        fwhm = psf_fwhm_arcsec(cutouts["psfsize_arcsec"].to_numpy()[index], psf.profile, psf.moffat_beta)
+    def host(self, cutouts: xr.Dataset, index: int, task_key: np.uint64) -> Host | str:
+        """Prepare one row of a cutouts shard for rendering; the reject reason if it lacks a number it needs."""
         ebv = float(cutouts["ebv_mag"].to_numpy()[index])
+        dimmed = self.config.injection.extinction
+        if dimmed and not math.isfinite(ebv):
+            return "ebv_missing"
+        psfsize_arcsec = cutouts["psfsize_arcsec"].to_numpy()[index]
+        psf = self.renderer.psf(psfsize_arcsec, str(cutouts["brickname"].to_numpy()[index]))
+        if isinstance(psf, str):
+            return psf
+        centre_px = (
+            float(cutouts["centre_dx_px"].to_numpy()[index]),
+            float(cutouts["centre_dy_px"].to_numpy()[index]),
+        )
+        size = self.config.survey.stamp_size_px
+        invvar = cutouts["invvar"].to_numpy()[index, self.metric_band]
+        depth_mag = float(cutouts["psfdepth_r_mag"].to_numpy()[index])
+        has_depth = self.bands[self.metric_band] == "r" and math.isfinite(depth_mag)
+        sigma_pix_nmgy = (
+            float(sigma_pix_from_depth(depth_mag, psfsize_arcsec[self.metric_band], PIXEL_SCALE_ARCSEC))
+            if has_depth
+            else math.nan
+        )
         return Host(
-            invvar=cutouts["invvar"].to_numpy()[index, self.metric_band],
-            maskbits=cutouts["maskbits"].to_numpy()[index],
-            centre_px=(
-                float(cutouts["centre_dx_px"].to_numpy()[index]),
-                float(cutouts["centre_dy_px"].to_numpy()[index]),
+            noise=host_noise(
+                good_weight(invvar, cutouts["maskbits"].to_numpy()[index], BAD_PIXEL_MASK),
+                annulus_mask(size, size // 2 + centre_px[0], size // 2 + centre_px[1]),
+                sigma_pix_nmgy,
             ),
+            sharpest=math.sqrt(max(float(np.nanmax(invvar, initial=0.0)), 0.0)),
+            centre_px=centre_px,
             transmission=np.array(
-                [float(mw_transmission(np.array(ebv), band)) for band in self.bands]
-                if self.config.injection.extinction
-                else [1.0] * len(self.bands)
+                [float(mw_transmission(np.array(ebv), band)) if dimmed else 1.0 for band in self.bands]
             ),
-            transfers=tuple(
-                psf_transfer(float(width), psf.profile, psf.moffat_beta, size, PIXEL_SCALE_ARCSEC) for width in fwhm
-            ),
+            psf=psf,
             task_key=task_key,
         )
 
-    def render(self, draw: ArcDraw) -> NDArray[np.float32]:
-        """Lensed source of unit unlensed flux before the PSF. Returns (y, x) float32."""
+    def render(self, host: Host, draw: ArcDraw) -> UnitArc:
+        """Lensed source of unit unlensed flux before the PSF."""
         self.work.renders += 1
-        return np.asarray(
-            render_unit_arc(
-                draw.theta_e_arcsec,
-                draw.lens_q,
-                draw.lens_phi_rad,
-                draw.shear_gamma1,
-                draw.shear_gamma2,
-                draw.lens_x_arcsec,
-                draw.lens_y_arcsec,
-                draw.src_x_arcsec,
-                draw.src_y_arcsec,
-                draw.src_re_arcsec,
-                draw.src_n,
-                draw.src_q,
-                draw.src_phi_rad,
-                self.config.survey.stamp_size_px,
-                PIXEL_SCALE_ARCSEC,
-                self.config.injection.supersampling,
-            )
-        )
+        return self.renderer.render(draw, host.psf)
 
-    def snr(self, host: Host, arc: NDArray[np.float32]) -> tuple[float, float, float, float]:
-        """The SNR columns, in the order of SNR_METRICS, of an arc in the metric band. [arc: (y, x) nmgy]"""
-        centre = self.config.survey.stamp_size_px // 2
-        x_px, y_px = centre + host.centre_px[0], centre + host.centre_px[1]
-        columns = arc_snr_columns(arc, host.invvar, host.maskbits, BAD_PIXEL_MASK, x_px, y_px)
-        peak, total, matched, aperture = (float(value) for value in columns)
-        return peak, total, matched, aperture
+    def snr(self, host: Host, arc: NDArray[np.float32]) -> tuple[float, ...]:
+        """The linear SNR columns, in the order of SNR_METRICS, of an arc (y, x) in the metric band. [arc: nmgy]"""
+        return tuple(float(value) for value in arc_snr_linear(arc, host.noise))
 
-    def snr_per_flux(self, host: Host, draw: ArcDraw, unit_arc: NDArray[np.float32]) -> float:
+    def snr_per_flux(self, host: Host, draw: ArcDraw, unit_arc: UnitArc) -> float:
         """Target metric per nanomaggy of unlensed, undimmed r-band flux of the draw.
 
-        0 if the good pixels hold no more than the rounding of the convolution.
+        0 if the good pixels hold no more than the rounding of the convolution, or the metric is not known.
         """
-        convolved = convolve_psf(unit_arc, host.transfers[self.metric_band], unit_arc.shape[0])
-        band_over_r: float = 10.0 ** (-0.4 * (draw.magnitude(self.bands[self.metric_band]) - draw.src_mag_r))
+        band = self.metric_band
+        convolved = self.renderer.stamps(draw, unit_arc, host.psf, slice(band, band + 1))[0]
+        band_over_r: float = 10.0 ** (-0.4 * (draw.magnitude(self.bands[band]) - draw.src_mag_r))
         value: float = self.snr(host, convolved)[self.metric]
-        sharpest = math.sqrt(max(float(np.nanmax(host.invvar, initial=0.0)), 0.0))
-        if value <= _ROUNDING * float(unit_arc.sum(dtype=np.float64)) * sharpest:
+        if not value > _ROUNDING * unit_arc.flux * host.sharpest:
             return 0.0
-        return value * band_over_r * float(host.transmission[self.metric_band])
+        return value * band_over_r * float(host.transmission[band])
 
     def pilot_snr(self, host: Host, attempts: range) -> list[float]:
         """Target metric of prior draws on this host, one per attempt number, keyed for the pilot alone."""
         values = []
         for attempt in attempts:
             draw = self._draw(host, PURPOSE_PILOT, attempt)
-            values.append(self.snr_per_flux(host, draw, self.render(draw)) * _flux(draw.src_mag_r))
+            values.append(self.snr_per_flux(host, draw, self.render(host, draw)) * _flux(draw.src_mag_r))
         return values
 
     def accept(self, host: Host) -> Accepted | str:
         """Sample one arc for the host; the reject reason if none was accepted."""
-        if not np.isfinite(host.transmission).all():
-            return "ebv_missing"
         method = self.config.sampling.method
         if method == "none":
             draw = self._draw(host, PURPOSE_PRIOR, 0)
-            return Accepted(draw, self.render(draw), math.nan, 1, 1.0)
+            return Accepted(draw, self.render(host, draw), math.nan, 1, 1.0)
         return self._snr_first(host) if method == "snr_first" else self._rejection(host)
 
     def freeze(self, rows: xr.Dataset, index: int, host: Host) -> Accepted | str:
         """The arc of an EMR row as it stands; the reject reason if the host lacks a number it needs."""
-        if not np.isfinite(host.transmission).all():
-            return "ebv_missing"
-        draw = frozen_arc(rows, index, host.centre_px)
+        draw = frozen_arc(rows, index, host.centre_px, len(self.bands))
         if not math.isfinite(draw.src_mag_r):
             return "host_mag_missing"
-        return Accepted(draw, self.render(draw), math.nan, 1, 1.0)
+        return Accepted(draw, self.render(host, draw), math.nan, 1, 1.0)
 
     def _snr_first(self, host: Host) -> Accepted | str:
         prior = self._mag_prior()
@@ -202,7 +198,7 @@ class Injector:
         for attempt in range(self.config.sampling.max_attempts):
             self.work.attempts += 1
             draw = self._draw(host, PURPOSE_PRIOR, attempt)
-            unit_arc = self.render(draw)
+            unit_arc = self.render(host, draw)
             per_flux = self.snr_per_flux(host, draw, unit_arc)
             if per_flux <= 0:
                 continue
@@ -220,7 +216,7 @@ class Injector:
         total = 0.0
         for attempt in range(self.config.sampling.weight_draws):
             draw = self._draw(host, PURPOSE_WEIGHT, attempt)
-            per_flux = self.snr_per_flux(host, draw, self.render(draw))
+            per_flux = self.snr_per_flux(host, draw, self.render(host, draw))
             total += ln_flux_density(prior, _mag(snr / per_flux)) if per_flux > 0 else 0.0
         return total / self.config.sampling.weight_draws
 
@@ -231,7 +227,7 @@ class Injector:
         for attempt in range(self.config.sampling.max_attempts):
             self.work.attempts += 1
             draw = self._draw(host, PURPOSE_PRIOR, attempt)
-            unit_arc = self.render(draw)
+            unit_arc = self.render(host, draw)
             snr = self.snr_per_flux(host, draw, unit_arc) * _flux(draw.src_mag_r)
             any_signal = any_signal or snr > 0
             probability = rejection_probability(snr, self.target, self.pilot)
@@ -244,7 +240,7 @@ class Injector:
         return "sampler_exhausted" if any_signal else "arc_masked"
 
     def _draw(self, host: Host, purpose: int, attempt: int) -> ArcDraw:
-        return draw_arc(self.table, self.config.run.seed, host.task_key, purpose, attempt, host.centre_px)
+        return self.renderer.drawer.draw(self.config.run.seed, host.task_key, purpose, attempt, host.centre_px)
 
     def _mag_prior(self) -> Prior:
         if self.config.injection.priors is None:
@@ -252,18 +248,46 @@ class Injector:
         return self.config.injection.priors.src_mag_r
 
 
-def expose(injector: Injector, host: Host, accepted: Accepted) -> dict[str, NDArray[np.float64] | NDArray[np.float32]]:
-    """The accepted arc in every band. Returns arc (band, y, x) float32, src_mag, src_flux_nmgy (band,)."""
-    magnitudes = np.array([accepted.draw.magnitude(band) for band in injector.bands])
+@dataclass(frozen=True)
+class Exposure:
+    """An accepted arc as the survey would see it.
+
+    Attributes:
+        arc_nmgy: (band, y, x) float32 noise-free arc. [nmgy]
+        noise_nmgy: (band, y, x) float32 shot noise of the arc; zero if none is configured. [nmgy]
+        src_mag: (band,) unlensed magnitudes before extinction. [mag]
+        src_flux_nmgy: (band,) unlensed fluxes as injected. [nmgy]
+        columns: what the cube records besides, by column name.
+    """
+
+    arc_nmgy: NDArray[np.float32]
+    noise_nmgy: NDArray[np.float32]
+    src_mag: NDArray[np.float64]
+    src_flux_nmgy: NDArray[np.float64]
+    columns: dict[str, float]
+
+
+def expose(injector: Injector, host: Host, accepted: Accepted, invvar: NDArray[np.float32]) -> Exposure:
+    """The accepted arc in every band. [invvar: (band, y, x) float32 nmgy^-2]"""
+    draw = accepted.draw
+    magnitudes = np.array([draw.magnitude(band) for band in injector.bands])
     fluxes = flux_nmgy_from_mag(magnitudes) * host.transmission
-    size = accepted.unit_arc.shape[0]
-    arc = np.stack(
-        [
-            convolve_psf(accepted.unit_arc, transfer, size) * np.float32(flux)
-            for transfer, flux in zip(host.transfers, fluxes, strict=True)
-        ]
-    )
-    return {"arc": arc.astype(np.float32), "src_mag": magnitudes, "src_flux_nmgy": fluxes}
+    unit = injector.renderer.stamps(draw, accepted.unit_arc, host.psf)
+    arc = unit * fluxes.astype(np.float32)[:, None, None]
+    noise = np.zeros_like(arc)
+    if injector.sky_nmgy is not None:
+        for band, sky in enumerate(injector.sky_nmgy.tolist()):
+            light = np.maximum(arc[band], np.float32(0.0))
+            noise[band] = arc_shot_noise(light, invvar[band], sky, injector.config.run.seed, host.task_key, band)
+    measured = arc[injector.metric_band]
+    region, cumulative = arc_snr_nonlinear(measured, host.noise.weight)
+    columns = {
+        **dict(zip(SNR_METRICS, injector.snr(host, measured), strict=True)),
+        "arc_snr_region": float(region),
+        "arc_snr_cumulative": float(cumulative),
+        **injector.renderer.describe(draw, measured),
+    }
+    return Exposure(arc, noise, magnitudes, fluxes, columns)
 
 
 def _flux(mag: float) -> float:
@@ -275,4 +299,4 @@ def _mag(flux_nmgy: float) -> float:
 
 
 def _with_magnitude(draw: ArcDraw, mag: float) -> ArcDraw:
-    return ArcDraw(**{**draw.__dict__, "src_mag_r": mag})
+    return replace(draw, src_mag_r=mag)

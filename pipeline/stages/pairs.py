@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.datasets import HOST_COLUMNS, ROLES, SNR_METRICS, TRAINING
+from pipeline.contracts.datasets import HOST_COLUMNS, ROLES, TRAINING
 from pipeline.contracts.errors import ContractError
 from pipeline.kernels.psf import psf_fwhm_arcsec
 from pipeline.kernels.random import task_keys
 from pipeline.stages.cutouts import reason_code
-from pipeline.stages.injection import Accepted, Injector, expose
+from pipeline.stages.injection import Accepted, Exposure, Injector, expose
 from pipeline.stages.splits import assign_splits
 
 UNUSED, PAIR, CONTROL = range(len(ROLES))
@@ -66,7 +64,9 @@ def make_pairs(
         cutouts["ra_deg"].to_numpy(), cutouts["dec_deg"].to_numpy(), config.run.seed, config.splits
     )
     psf = config.injection.psf
-    out["psf_fwhm_arcsec"][:] = psf_fwhm_arcsec(cutouts["psfsize_arcsec"].to_numpy(), psf.profile, psf.moffat_beta)
+    if psf.profile != "measured":
+        out["psf_fwhm_arcsec"][:] = psf_fwhm_arcsec(cutouts["psfsize_arcsec"].to_numpy(), psf.profile, psf.moffat_beta)
+    invvar = cutouts["invvar"].to_numpy()
     for index in range(len(usable)):
         if not usable[index]:
             out["reject_reason"][index] = cutouts["reject_reason"].to_numpy()[index]
@@ -75,6 +75,9 @@ def make_pairs(
             _keep_control(out, index, image[index])
             continue
         host = injector.host(cutouts, index, keys[index])
+        if isinstance(host, str):
+            out["reject_reason"][index] = reason_code(host)
+            continue
         frozen = config.injection.mode == "frozen"
         accepted = injector.freeze(rows, index, host) if frozen else injector.accept(host)
         if isinstance(accepted, str):
@@ -82,9 +85,9 @@ def make_pairs(
             tried = accepted in ("sampler_exhausted", "arc_masked")
             out["attempts"][index] = config.sampling.max_attempts if tried else 0
             continue
-        exposed = expose(injector, host, accepted)
-        snr = injector.snr(host, exposed["arc"][injector.metric_band])
-        _keep_pair(out, index, image[index], accepted, exposed, snr)
+        _keep_pair(out, index, image[index], accepted, expose(injector, host, accepted, invvar[index]))
+        if injector.sky_nmgy is not None:
+            out["sky_nmgy"][index] = injector.sky_nmgy
     return xr.Dataset({variable.name: (variable.dims, out[variable.name]) for variable in TRAINING.variables})
 
 
@@ -99,6 +102,8 @@ def _empty(cutouts: xr.Dataset, config: RunConfig) -> dict[str, NDArray[np.gener
         else:
             shape = tuple(sizes[dim] for dim in variable.dims)
             out[variable.name] = np.full(shape, variable.fill_value, dtype=variable.dtype)
+    # 0 would name the first template of a bank.
+    out["src_template"][:] = -1
     return out
 
 
@@ -115,19 +120,17 @@ def _keep_pair(
     index: int,
     image: NDArray[np.float32],
     accepted: Accepted,
-    exposed: Mapping[str, NDArray[np.float64] | NDArray[np.float32]],
-    snr: tuple[float, float, float, float],
+    exposure: Exposure,
 ) -> None:
-    arc = exposed["arc"]
-    out["injected"][index] = image + arc
+    out["injected"][index] = image + (exposure.arc_nmgy + exposure.noise_nmgy)
     out["control"][index] = image
     out["role"][index] = PAIR
     for name in _DRAW_COLUMNS:
         out[name][index] = getattr(accepted.draw, name)
-    out["src_mag"][index] = exposed["src_mag"]
-    out["src_flux_nmgy"][index] = exposed["src_flux_nmgy"]
-    out["arc_flux_nmgy"][index] = arc.sum(axis=(1, 2), dtype=np.float64)
-    for name, value in zip(SNR_METRICS, snr, strict=True):
+    out["src_mag"][index] = exposure.src_mag
+    out["src_flux_nmgy"][index] = exposure.src_flux_nmgy
+    out["arc_flux_nmgy"][index] = exposure.arc_nmgy.sum(axis=(1, 2), dtype=np.float64)
+    for name, value in exposure.columns.items():
         out[name][index] = value
     out["snr_target"][index] = accepted.snr_target
     out["attempts"][index] = accepted.attempts

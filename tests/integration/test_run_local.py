@@ -196,7 +196,7 @@ def test_injecting_again_reads_no_survey_pixel(
     (survey / "coadd").rename(hidden)
     (survey / "coadd").mkdir()
     try:
-        again = run(make_config(tmp_path, *settings, "injection.supersampling=1"))
+        again = run(make_config(tmp_path, *settings, "injection.accuracy=0.02"))
         with pytest.raises(ContractError, match=r"run\.cutouts_from"):
             run(make_config(tmp_path, *settings, "run.name=other", "quality.bad_pixel_frac_max=0.5"))
     finally:

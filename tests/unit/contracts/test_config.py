@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import parse_config
+from pipeline.contracts.datasets import SNR_METRICS
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.priors import Prior
 
@@ -103,6 +104,20 @@ def test_s3_without_a_region_is_refused(key: str, url: str, region: str | None) 
         parsed(**{key: url, "run__region": region})
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"injection__psf": {"profile": "measured", "stamps": "s3://bucket/{band}.fits"}},
+        {"injection__source": {"kind": "bank", "url": "s3://bucket/bank.h5", "sha256": "0" * 64}},
+    ],
+)
+def test_injection_inputs_on_s3_need_a_region(values: dict[str, object]) -> None:
+    """Measured PSFs and banks are read from S3 with the run's region too."""
+    with pytest.raises(ConfigError, match="region of s3://bucket/"):
+        parsed(**values)
+    assert parsed(**values, run__region="us-east-2").run.region == "us-east-2"
+
+
 @pytest.mark.parametrize("region", ["us-east-2", "eu-central-1", "us-gov-west-1", "ap-southeast-2"])
 def test_s3_with_a_region_is_accepted(region: str) -> None:
     """Real region names pass."""
@@ -117,6 +132,14 @@ def test_frozen_mode_needs_an_emr_manifest_and_no_sampling() -> None:
         parsed(manifest__kind="parent", **frozen)
     with pytest.raises(ConfigError, match="frozen needs"):
         parsed(manifest__kind="emr", injection__mode="frozen")
+
+
+@pytest.mark.parametrize("key", ["lens", "source", "psf"])
+def test_unknown_kind_of_a_model_is_named(key: str) -> None:
+    """A model that does not exist is an error about its own key."""
+    name = "profile" if key == "psf" else "kind"
+    with pytest.raises(ConfigError, match=rf"injection\.{key}"):
+        parsed(**{f"injection__{key}": {name: "other"}})
 
 
 def test_sample_mode_needs_priors() -> None:
@@ -139,6 +162,26 @@ def test_metric_band_must_be_configured() -> None:
     """The band of the SNR columns is one of the stamp's bands."""
     with pytest.raises(ConfigError, match=r"sampling\.band 'r' is not in survey\.bands"):
         parsed(survey__bands=["g", "z"])
+
+
+@pytest.mark.parametrize("metric", SNR_METRICS)
+def test_every_metric_can_be_the_target(metric: str) -> None:
+    """Each linear SNR column may be the target metric in r."""
+    assert parsed(sampling__metric=metric).sampling.metric == metric
+
+
+@pytest.mark.parametrize("metric", ["arc_snr_region", "arc_snr_cumulative", "snr"])
+def test_metrics_that_are_not_proportional_to_flux_are_refused(metric: str) -> None:
+    """A target metric must fix the flux by one division."""
+    with pytest.raises(ConfigError, match=r"sampling\.metric"):
+        parsed(sampling__metric=metric)
+
+
+@pytest.mark.parametrize("band", ["g", "z"])
+def test_annulus_metric_is_refused_where_no_depth_is_known(band: str) -> None:
+    """arc_snr_annulus divides by the noise of psfdepth_r, so its band is r."""
+    with pytest.raises(ConfigError, match=r"arc_snr_annulus needs sampling\.band: r"):
+        parsed(sampling__metric="arc_snr_annulus", sampling__band=band)
 
 
 @pytest.mark.parametrize(

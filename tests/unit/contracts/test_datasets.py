@@ -54,6 +54,20 @@ def test_snr_metrics_are_columns() -> None:
     assert {TRAINING[name].dtype for name in SNR_METRICS} == {"float32"}
 
 
+def test_training_cube_has_a_new_version_with_its_new_columns() -> None:
+    """Version 2 holds what describes lens, source and arc of a pair, and the reason for an unreadable PSF."""
+    added = {
+        "lens_slope", "src_template", "src_mirror", "src_components", "src_redshift", "arc_snr_annulus",
+        "arc_snr_region", "arc_snr_cumulative", "magnification", "arc_radius_arcsec", "arc_core_frac",
+        "arc_tangential_extent_rad", "lensed_hlr_arcsec", "sky_nmgy",
+    }  # fmt: skip
+    assert TRAINING.version == 2
+    assert added <= {variable.name for variable in TRAINING.variables}
+    assert TRAINING["sky_nmgy"].dims == ("sample", "band")
+    assert REJECT_REASONS[-1] == "psf_unreadable"
+    assert CUTOUTS["reject_reason"].flags == TRAINING["reject_reason"].flags == REJECT_REASONS
+
+
 def test_synthetic_cutouts_satisfy_the_schema_and_damage_does_not(make_cutouts: Callable[..., xr.Dataset]) -> None:
     """The shared fixture is valid, and dropping a variable from it is noticed."""
     cutouts = make_cutouts(3, size=16)

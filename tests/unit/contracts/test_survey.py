@@ -46,8 +46,11 @@ def test_flux_without_magnitude_is_nan_without_warning() -> None:
 def test_extinction_dims_by_the_listed_coefficients() -> None:
     """Transmission is 10**(-0.4 A) with A/E(B-V) = 3.214, 2.165, 1.592, 1.211 in g, r, i, z."""
     assert EXTINCTION_COEFFICIENT == {"g": 3.214, "r": 2.165, "i": 1.592, "z": 1.211}
-    assert float(mw_transmission(np.array(0.0), "g")) == 1.0
-    assert float(mw_transmission(np.array(0.1), "r")) == pytest.approx(10 ** (-0.4 * 0.2165), rel=1e-12)
+    for band, coefficient in EXTINCTION_COEFFICIENT.items():
+        assert float(mw_transmission(np.array(0.0), band)) == 1.0
+        assert float(mw_transmission(np.array(0.1), band)) == pytest.approx(10 ** (-0.04 * coefficient), rel=1e-12)
+        dimmed = flux_nmgy_from_mag(np.array(21.0)) * mw_transmission(np.array(0.1), band)
+        assert float(mag_from_flux_nmgy(dimmed)) == pytest.approx(21.0 + 0.1 * coefficient, rel=1e-12)
 
 
 def test_mask_bits_are_those_of_dr10() -> None:

@@ -13,12 +13,15 @@ import xarray as xr
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, REJECT_REASONS, ROLES, SNR_METRICS, TRAINING
+from pipeline.contracts.evaluation import EvaluationSettings
 from pipeline.contracts.schema import CubeSchema
 from pipeline.report.inputs import RunInputs, read_inputs
 from pipeline.stages.evaluation import evaluate_scores
+from pipeline.stages.evaluation_suite import evaluate_run
 from pipeline.stages.gates.suite import gates_document, run_gates
 from pipeline.stages.sampling import SnrTarget, estimate_pilot
 from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, open_cube, publish_cube, write_shard
+from pipeline.storage.evaluation_tables import evaluation_folder, write_evaluation
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.receipts import Receipt, write_receipt
 from pipeline.storage.runs import write_json
@@ -164,7 +167,7 @@ def make_run(folder: Path) -> Run:
     training["split"] = rng.choice(4, N_ROWS, p=[0.65, 0.15, 0.15, 0.05]).astype(np.uint8)
     target = SnrTarget.of(config.sampling.target)
     snr = np.array([target.quantile(u) for u in rng.uniform(0.001, 0.999, N_ROWS)], np.float32)
-    for factor, name in zip((1.0, 4.0, 7.0, 3.0), SNR_METRICS, strict=True):
+    for factor, name in zip((1.0, 4.0, 7.0, 3.0, 2.8), SNR_METRICS, strict=True):
         training[name] = (snr * factor).astype(np.float32)
     training["weight_prior"] = rng.lognormal(-1.0, 0.5, N_ROWS)
     training["attempts"] = rng.geometric(0.4, N_ROWS).astype(np.int32)
@@ -175,6 +178,7 @@ def make_run(folder: Path) -> Run:
     is_pair = training["role"] == PAIR
     training["injected"] = (training["control"] + arc * is_pair[:, None, None, None]).astype(np.float32)
     training["theta_e_arcsec"][is_pair] = 1.25
+    training["lens_q"][is_pair], training["lens_slope"][is_pair] = 0.8, 2.0
     stages["training"] = store(layout, TRAINING, training)
 
     pilot = estimate_pilot(rng.lognormal(0.5, 2.0, 4096), target, config.sampling)
@@ -185,7 +189,7 @@ def make_run(folder: Path) -> Run:
     used = used.isel(sample=np.flatnonzero(used["role"].to_numpy() > 0))
     write_json(layout.gates, gates_document(run_gates(columns, used, config, BANDS), config))
     stages["train"] = {"state": "complete", "seconds": 33.0}
-    write_training(layout.training, training, rng)
+    write_training(layout, training, rng)
     layout.plan.write_bytes(b"")
     write_json(layout.plan, {"sha256": PLAN, "n_rows": N_ROWS, "n_shards": -(-N_ROWS // SHARD)})
     run = Run(layout, config, {})
@@ -204,15 +208,24 @@ def make_run(folder: Path) -> Run:
     return run
 
 
-def write_training(folder: Location, training: dict[str, np.ndarray], rng: np.random.Generator) -> None:
-    """Outputs of the trainer for the test split."""
-    in_test = training["split"] == 2
-    pairs = np.flatnonzero(in_test & (training["role"] == PAIR))
-    controls = np.flatnonzero(in_test & (training["role"] == CONTROL))
+def scored(training: dict[str, np.ndarray], split: int, rng: np.random.Generator) -> pd.DataFrame:
+    """One score per stamp of a split: normal, 2 higher with an arc."""
+    inside = training["split"] == split
+    pairs = np.flatnonzero(inside & (training["role"] == PAIR))
+    controls = np.flatnonzero(inside & (training["role"] == CONTROL))
     rows = np.concatenate([pairs, pairs, controls])
     label = np.concatenate([np.ones(pairs.size), np.zeros(pairs.size + controls.size)]).astype(np.uint8)
     logit = (rng.normal(0.0, 1.0, rows.size) + 2.0 * label).astype(np.float32)
-    snr = training["arc_snr"][rows]
+    columns = {"task_id": training["task_id"][rows], "label": label, "logit": logit, "row": rows}
+    return pd.DataFrame({**columns, "arc_snr": training["arc_snr"][rows]})
+
+
+def write_training(layout: RunLayout, training: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    """Outputs of the trainer for the test split, and their evaluation."""
+    folder = layout.training
+    scores = scored(training, 2, rng)
+    rows = scores.pop("row").to_numpy()
+    label, logit, snr = (scores[name].to_numpy() for name in ("label", "logit", "arc_snr"))
     metrics = evaluate_scores(label, logit, snr, training["host_id"][rows])
     write_json(folder.join("metrics.json"), {"split": "test", "plan_sha256": PLAN, **metrics})
     history = [
@@ -221,10 +234,14 @@ def write_training(folder: Location, training: dict[str, np.ndarray], rng: np.ra
         for k in range(2)
     ]
     folder.join("history.json").write_bytes(str(history).replace("'", '"').encode())
-    scores = pd.DataFrame({"task_id": training["task_id"][rows], "label": label, "logit": logit, "arc_snr": snr})
     scores["score"] = (1.0 / (1.0 + np.exp(-logit))).astype(np.float32)
     folder.join("scores.parquet").write_bytes(table_bytes(scores))
     folder.join("_SUCCESS").write_bytes(b"")
+    cube = open_cube(layout.cube("training"))
+    split_scores = {"test": scores, "val": scored(training, 1, rng)}
+    settings = EvaluationSettings(bootstrap_replicates=100)
+    found = evaluate_run(cube.columns(cube.column_names()), split_scores, BANDS, "r", 20260901, settings)
+    write_evaluation(evaluation_folder(layout.root), {"plan_sha256": PLAN}, found.documents, found.tables)
 
 
 @pytest.fixture(scope="session")

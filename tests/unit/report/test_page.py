@@ -11,7 +11,19 @@ from pipeline.contracts.errors import VerificationError
 from pipeline.report.inputs import RunInputs
 from pipeline.report.page import render_page, write_report
 
-ANCHORS = ("census", "gallery", "snr", "conversions", "hosts", "gates", "training", "throughput", "provenance")
+ANCHORS = (
+    "census",
+    "gallery",
+    "snr",
+    "conversions",
+    "hosts",
+    "gates",
+    "training",
+    "evaluation",
+    "completeness",
+    "throughput",
+    "provenance",
+)
 VOID = {"meta", "img", "br"}
 
 
@@ -44,7 +56,7 @@ def outline_of(page: str) -> Outline:
 
 
 def test_page_of_a_finished_run_is_complete_and_self_contained(inputs: RunInputs) -> None:
-    """All nine sections, well-formed, every link inside the page, every picture embedded."""
+    """All eleven sections, well-formed, every link inside the page, every picture embedded."""
     outline = outline_of(render_page(inputs))
     assert outline.ids == list(ANCHORS)
     assert all(target.startswith(("#", "data:image/png;base64,")) for target in outline.targets)

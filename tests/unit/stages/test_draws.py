@@ -1,4 +1,4 @@
-"""Draws: parameters of an arc from priors and from EMR rows."""
+"""Draws: parameters of an arc from priors and from EMR rows; random streams that new quantities leave alone."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from scipy import integrate, stats
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.priors import Prior, Priors
-from pipeline.kernels.random import PURPOSE_PRIOR, PURPOSE_WEIGHT, task_keys
+from pipeline.contracts.source_bank import SourceBank
+from pipeline.kernels.arc_draws import LENS_COLUMNS
+from pipeline.kernels.random import PURPOSE_PRIOR, PURPOSE_WEIGHT, keyed_uniform, task_keys
+from pipeline.kernels.rays import FIELD, ISOTHERMAL, POWER_LAW
 from pipeline.stages.draws import (
     ArcDraw,
-    draw_arc,
+    Drawer,
     frozen_arc,
+    lens_kind,
     ln_flux_density,
     mag_density,
     mag_density_max,
-    prior_table,
+    prior_row,
 )
 from pipeline.stages.manifest import emr_rows
+from pipeline.stages.sources import SourceModel
 
 N_DRAWS = 3000
 KEYS = task_keys([f"host-{index}" for index in range(N_DRAWS)])
@@ -46,20 +51,56 @@ UNIFORM_MAG = Prior(kind="uniform", low=20.0, high=26.0)
 NORMAL_MAG = Prior(kind="normal", mean=24.0, sigma=1.0, low=22.5, high=25.0)
 
 
-@pytest.fixture(scope="module")
-def priors(make_config: Callable[..., RunConfig]) -> Priors:
-    """A different prior for every parameter."""
-    config = make_config(*(f"injection.priors.{name}={{{prior}}}" for name, prior in PRIORS.items()))
-    assert config.injection.priors is not None
-    return config.injection.priors
+SCALARS = [name for name in ArcDraw.__dataclass_fields__ if name != "components"]
+SLOPE = "injection.lens={kind: epl, slope: {kind: uniform, low: 1.8, high: 2.3}}"
+CLUMPS = "injection.source={kind: clumpy, count: [1, 4]}"
+BULGE = (
+    "injection.source={kind: bulge_disc, bulge_share: {kind: uniform, low: 0.1, high: 0.5}, "
+    "bulge_re_over_re: {kind: fixed, value: 0.2}, bulge_n: {kind: fixed, value: 4.0}, "
+    "bulge_q: {kind: fixed, value: 0.8}}"
+)
+COLOURS = (
+    "injection.colours={src_redshift: {kind: uniform, low: 0.5, high: 3.0}, redshift: [0.5, 1.0, 3.0], "
+    "gr: [0.9, 0.3, 0.5], rz: [0.2, 0.6, 0.1]}"
+)
+FIELD_LENS = "injection.lens={kind: lenstronomy, models: [SIS], parameters: [{theta_E: theta_e_arcsec}]}"
+MakeDrawer = Callable[..., Drawer]
 
 
 @pytest.fixture(scope="module")
-def draws(priors: Priors) -> dict[str, np.ndarray]:
+def make_drawer(make_config: Callable[..., RunConfig], make_bank: Callable[..., SourceBank]) -> MakeDrawer:
+    """Draws from a different prior for every parameter, with further overrides."""
+    bank = make_bank()
+
+    def make(*overrides: str, bands: tuple[str, ...] = ("g", "r", "z")) -> Drawer:
+        priors = (f"injection.priors.{name}={{{prior}}}" for name, prior in PRIORS.items())
+        section = make_config(*priors, *overrides).injection
+        return Drawer(section, SourceModel(section.source, bands, bank if section.source.kind == "bank" else None))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def bank_source(make_bank: Callable[..., SourceBank]) -> str:
+    """Override that asks for the bank of the test suite."""
+    return f"injection.source={{kind: bank, url: bank.h5, sha256: '{make_bank().digest}'}}"
+
+
+def drawn_columns(drawer: Drawer, n_draws: int = N_DRAWS) -> dict[str, np.ndarray]:
+    """Scalars of many draws by name."""
+    made = [drawer.draw(5, key, PURPOSE_PRIOR, 0, CENTRE_PX) for key in KEYS[:n_draws]]
+    return {name: np.array([getattr(draw, name) for draw in made]) for name in SCALARS}
+
+
+def scalars(draw: ArcDraw) -> list[float]:
+    """A draw as numbers that compare, NaN (no redshift) left out."""
+    return [value for name in SCALARS if not math.isnan(value := float(getattr(draw, name)))]
+
+
+@pytest.fixture(scope="module")
+def draws(make_drawer: MakeDrawer) -> dict[str, np.ndarray]:
     """Columns of many draws."""
-    table = prior_table(priors)
-    made = [draw_arc(table, 5, key, PURPOSE_PRIOR, 0, CENTRE_PX) for key in KEYS]
-    return {name: np.array([getattr(draw, name) for draw in made]) for name in ArcDraw.__dataclass_fields__}
+    return drawn_columns(make_drawer())
 
 
 def ks(values: np.ndarray, distribution: object) -> float:
@@ -110,35 +151,159 @@ def test_lens_sits_on_the_host_within_its_jitter(draws: dict[str, np.ndarray]) -
     assert ks(np.arctan2(dy, dx), stats.uniform(-math.pi, 2 * math.pi).cdf) > 1e-3
 
 
-def test_draw_is_a_function_of_its_key(priors: Priors) -> None:
+def test_draw_is_a_function_of_its_key(make_drawer: MakeDrawer) -> None:
     """The same key gives the same draw; another seed, task, purpose or attempt gives another."""
-    table = prior_table(priors)
+    drawer = make_drawer()
 
     def draw(seed: int = 5, task: int = 0, purpose: int = PURPOSE_PRIOR, attempt: int = 0) -> ArcDraw:
-        return draw_arc(table, seed, KEYS[task], purpose, attempt, CENTRE_PX)
+        return drawer.draw(seed, KEYS[task], purpose, attempt, CENTRE_PX)
 
     first = draw()
     others = [draw(seed=6), draw(task=1), draw(purpose=PURPOSE_WEIGHT), draw(attempt=1), draw(seed=2**63 - 1)]
-    assert draw() == first
+    assert scalars(draw()) == scalars(first)
+    assert scalars(make_drawer().draw(5, KEYS[0], PURPOSE_PRIOR, 0, CENTRE_PX)) == scalars(first)
     assert len({other.theta_e_arcsec for other in (*others, first)}) == 6
 
 
-def test_moving_the_host_moves_only_the_lens(priors: Priors) -> None:
+def test_moving_the_host_moves_only_the_lens(make_drawer: MakeDrawer) -> None:
     """The sub-pixel position shifts the lens and changes nothing else of a draw."""
-    table = prior_table(priors)
-    here = draw_arc(table, 5, KEYS[0], PURPOSE_PRIOR, 0, (0.0, 0.0))
-    there = draw_arc(table, 5, KEYS[0], PURPOSE_PRIOR, 0, (0.5, -0.25))
+    drawer = make_drawer(COLOURS)
+    here = drawer.draw(5, KEYS[0], PURPOSE_PRIOR, 0, (0.0, 0.0))
+    there = drawer.draw(5, KEYS[0], PURPOSE_PRIOR, 0, (0.5, -0.25))
     assert there.lens_x_arcsec - here.lens_x_arcsec == pytest.approx(0.5 * 0.262)
     assert there.lens_y_arcsec - here.lens_y_arcsec == pytest.approx(-0.25 * 0.262)
-    same = set(ArcDraw.__dataclass_fields__) - {"lens_x_arcsec", "lens_y_arcsec"}
+    same = set(SCALARS) - {"lens_x_arcsec", "lens_y_arcsec"}
     assert all(getattr(here, name) == getattr(there, name) for name in same)
+    assert np.array_equal(here.components.table, there.components.table)
+
+
+def test_each_quantity_keeps_its_slot(make_drawer: MakeDrawer) -> None:
+    """Slots are the priors in their order, then the angles, so a run can be made again by another version."""
+    order = (*PRIORS, "lens_phi_rad", "shear_phi_rad", "src_phi_rad", "beta_phi_rad", "jitter_phi_rad")
+    assert tuple(PRIORS) == tuple(Priors.model_fields)
+    for key in KEYS[:5]:
+        slots = enumerate(order)
+        u = {name: float(keyed_uniform(5, key, PURPOSE_PRIOR, 3, slot)) for slot, name in slots}
+        draw = make_drawer().draw(5, key, PURPOSE_PRIOR, 3, CENTRE_PX)
+        assert draw.theta_e_arcsec == pytest.approx(0.7 + 1.5 * u["theta_e_arcsec"], rel=1e-12)
+        assert draw.lens_q == pytest.approx(0.5 + 0.5 * u["lens_q"], rel=1e-12)
+        assert draw.src_re_arcsec == pytest.approx(0.1 * 5 ** u["src_re_arcsec"], rel=1e-12)
+        assert draw.src_n == pytest.approx(0.7 + 2.3 * u["src_n"], rel=1e-12)
+        assert draw.src_q == pytest.approx(0.4 + 0.6 * u["src_q"], rel=1e-12)
+        assert draw.lens_phi_rad == pytest.approx(math.pi * u["lens_phi_rad"], rel=1e-12)
+        assert draw.src_phi_rad == pytest.approx(math.pi * u["src_phi_rad"], rel=1e-12)
+        shear = 0.08 * u["shear"]
+        assert draw.shear_gamma1 == pytest.approx(shear * math.cos(2 * math.pi * u["shear_phi_rad"]), abs=1e-14)
+        assert draw.shear_gamma2 == pytest.approx(shear * math.sin(2 * math.pi * u["shear_phi_rad"]), abs=1e-14)
+        beta = draw.theta_e_arcsec * math.sqrt(0.05**2 + (0.8**2 - 0.05**2) * u["beta_over_theta_e"])
+        assert draw.src_x_arcsec == pytest.approx(beta * math.cos(2 * math.pi * u["beta_phi_rad"]), abs=1e-12)
+        jitter = 0.1 * math.sqrt(u["lens_jitter_arcsec"])
+        lens_y_arcsec = -0.4 * 0.262 + jitter * math.sin(2 * math.pi * u["jitter_phi_rad"])
+        assert draw.lens_y_arcsec == pytest.approx(lens_y_arcsec, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "decided"),
+    [
+        ((SLOPE,), {"lens_slope"}),
+        ((FIELD_LENS,), set()),
+        ((COLOURS,), {"src_gr", "src_rz", "src_redshift"}),
+        ((CLUMPS,), set()),
+        ((BULGE,), {"src_n"}),
+        (("bank",), {"src_re_arcsec", "src_n", "src_q", "src_phi_rad"}),
+        ((SLOPE, COLOURS, CLUMPS), {"lens_slope", "src_gr", "src_rz", "src_redshift"}),
+    ],
+    ids=["slope", "field", "colours", "clumps", "bulge", "bank", "all"],
+)
+def test_further_quantities_leave_the_others_alone(
+    make_drawer: MakeDrawer,
+    bank_source: str,
+    draws: dict[str, np.ndarray],
+    overrides: tuple[str, ...],
+    decided: set[str],
+) -> None:
+    """A drawn slope, colour, clump, bulge or template changes what it is about, and no other number, bit for bit."""
+    made = drawn_columns(make_drawer(*(bank_source if one == "bank" else one for one in overrides)), 200)
+    changed = {name for name in SCALARS if not np.array_equal(made[name], draws[name][:200], equal_nan=True)}
+    assert changed == decided
+
+
+def test_slope_has_its_prior_and_is_recorded(make_drawer: MakeDrawer, draws: dict[str, np.ndarray]) -> None:
+    """The power law's slope follows its prior, independent of the Einstein radius; an SIE's is 2."""
+    made = drawn_columns(make_drawer(SLOPE))
+    assert ks(made["lens_slope"], stats.uniform(1.8, 0.5).cdf) > 1e-3
+    assert abs(stats.spearmanr(made["lens_slope"], made["theta_e_arcsec"]).statistic) < 5 / math.sqrt(N_DRAWS)
+    assert np.unique(draws["lens_slope"]).tolist() == [2.0]
+
+
+def test_colours_follow_from_the_redshift(make_drawer: MakeDrawer, draws: dict[str, np.ndarray]) -> None:
+    """Colours are linear in redshift between the table's rows plus the drawn offsets; without table no redshift."""
+    made = drawn_columns(make_drawer(COLOURS))
+    assert ks(made["src_redshift"], stats.uniform(0.5, 2.5).cdf) > 1e-3
+    low = made["src_redshift"] < 1.0
+    gr = np.where(low, 0.9 - 1.2 * (made["src_redshift"] - 0.5), 0.3 + 0.1 * (made["src_redshift"] - 1.0))
+    rz = np.where(low, 0.2 + 0.8 * (made["src_redshift"] - 0.5), 0.6 - 0.25 * (made["src_redshift"] - 1.0))
+    assert made["src_gr"] - draws["src_gr"] == pytest.approx(gr, abs=1e-12)
+    assert made["src_rz"] - draws["src_rz"] == pytest.approx(rz, abs=1e-12)
+    assert np.isnan(draws["src_redshift"]).all()
+
+
+def test_magnitudes_have_the_colours(make_drawer: MakeDrawer) -> None:
+    """g - r and r - z are the draw's colours, those of the table included."""
+    for overrides in ((), (COLOURS,)):
+        draw = make_drawer(*overrides).draw(5, KEYS[0], PURPOSE_PRIOR, 0, CENTRE_PX)
+        assert draw.magnitude("r") == draw.src_mag_r
+        assert draw.magnitude("g") - draw.magnitude("r") == pytest.approx(draw.src_gr)
+        assert draw.magnitude("r") - draw.magnitude("z") == pytest.approx(draw.src_rz)
+
+
+def test_components_are_those_of_the_source(make_drawer: MakeDrawer, bank_source: str) -> None:
+    """What is recorded of a source is what its main component says, for every kind."""
+    for override, most in ((CLUMPS, 5), (BULGE, 2), (bank_source, 1), ("injection.source.kind=sersic", 1)):
+        for key in KEYS[:30]:
+            draw = make_drawer(override).draw(5, key, PURPOSE_PRIOR, 0, CENTRE_PX)
+            made = draw.components
+            recorded = [draw.src_re_arcsec, draw.src_n, draw.src_q, draw.src_phi_rad]
+            np.testing.assert_array_equal(recorded, [made.re_arcsec, made.n, made.q, made.phi_rad])
+            assert made.shares.shape == (made.table.shape[0], 3)
+            assert made.table.shape[0] <= most
+
+
+@pytest.mark.parametrize(
+    ("override", "kind"), [("injection.lens.kind=sie", ISOTHERMAL), (SLOPE, POWER_LAW), (FIELD_LENS, FIELD)]
+)
+def test_lens_kind_is_the_renderers(make_config: Callable[..., RunConfig], override: str, kind: int) -> None:
+    """Each configured lens model has its number in the ray shooter."""
+    assert lens_kind(make_config(override).injection) == kind
+
+
+def test_lens_row_is_in_the_renderers_order(make_drawer: MakeDrawer) -> None:
+    """Kind, mass, shear, lens and source position; what a sampled field needs is left at 0."""
+    draw = make_drawer(SLOPE).draw(5, KEYS[0], PURPOSE_PRIOR, 0, CENTRE_PX)
+    row = draw.lens_row(POWER_LAW)
+    assert row.shape == (LENS_COLUMNS,)
+    assert row[:5].tolist() == [POWER_LAW, draw.theta_e_arcsec, draw.lens_q, draw.lens_phi_rad, draw.lens_slope]
+    assert row[5:7].tolist() == [draw.shear_gamma1, draw.shear_gamma2]
+    assert row[7:9].tolist() == [draw.lens_x_arcsec, draw.lens_y_arcsec]
+    assert row[9:11].tolist() == [draw.src_x_arcsec, draw.src_y_arcsec]
+    assert not row[11:].any()
+
+
+def test_prior_row_holds_the_numbers_of_a_kind() -> None:
+    """Kind, low, high, mean, sigma, value; what a kind does not have is neutral."""
+    assert prior_row(UNIFORM_MAG)[1:] == (20.0, 26.0, 0.0, 1.0, 0.0)
+    assert prior_row(NORMAL_MAG)[1:] == (22.5, 25.0, 24.0, 1.0, 0.0)
+    assert prior_row(Prior(kind="fixed", value=0.3))[1:] == (0.3, 0.3, 0.0, 1.0, 0.3)
+    ranges = (Prior(kind="loguniform", low=1.0, high=2.0), Prior(kind="disc", low=1.0, high=2.0))
+    every = (UNIFORM_MAG, NORMAL_MAG, Prior(kind="fixed", value=0.3), *ranges)
+    assert len({prior_row(prior)[0] for prior in every}) == len(every)
 
 
 def test_frozen_row_is_mapped_as_written(
     make_cutouts: Callable[..., xr.Dataset], make_rows: Callable[..., xr.Dataset]
 ) -> None:
     """q = (1 - e) / (1 + e), gamma = g (cos, sin) 2 phi, magnitudes from host and colours, n = 1."""
-    draw = frozen_arc(make_rows(make_cutouts(2, size=16)), 1, CENTRE_PX)
+    draw = frozen_arc(make_rows(make_cutouts(2, size=16)), 1, CENTRE_PX, 3)
     assert draw.lens_q == pytest.approx(0.75 / 1.25)
     assert draw.src_q == pytest.approx(0.8 / 1.2)
     assert draw.shear_gamma1 == pytest.approx(0.05 * math.cos(2.2))
@@ -151,13 +316,25 @@ def test_frozen_row_is_mapped_as_written(
     assert draw.magnitude("z") == pytest.approx(20.7)
 
 
+def test_frozen_row_is_an_isothermal_lens_and_one_profile(
+    make_cutouts: Callable[..., xr.Dataset], make_rows: Callable[..., xr.Dataset]
+) -> None:
+    """Slope 2, no redshift, one component with all of the flux and the row's own shape."""
+    draw = frozen_arc(make_rows(make_cutouts(2, size=16)), 0, CENTRE_PX, 2)
+    assert draw.lens_slope == 2.0
+    assert math.isnan(draw.src_redshift)
+    assert draw.components.shares.tolist() == [[1.0, 1.0]]
+    assert draw.components.table[0].tolist() == pytest.approx([0, 0, 0, 0.7, 0.25, 1.0, 0.8 / 1.2])
+    assert draw.components.template == -1
+
+
 def test_golden_rows_become_physical_arcs(golden_manifests: list[Path]) -> None:
     """Every arc of the EMR manifests maps to axis ratios in (0, 1] and finite magnitudes in g, r, z."""
     for path in golden_manifests:
         frame = pd.read_parquet(path).iloc[:100]
         rows = emr_rows(frame, ("g", "r", "z"), 64)
         for index in np.flatnonzero(frame["is_control"].to_numpy() == 0)[:40]:
-            draw = frozen_arc(rows, int(index), CENTRE_PX)
+            draw = frozen_arc(rows, int(index), CENTRE_PX, 3)
             assert 0 < draw.lens_q <= 1
             assert 0 < draw.src_q <= 1
             row = frame.iloc[int(index)]

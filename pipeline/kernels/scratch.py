@@ -1,0 +1,125 @@
+"""Constant tables of the integration, and the arrays that one thread reuses from draw to draw."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.kernels.simd import LANES
+from pipeline.kernels.spreading import SPREAD_PX, spread_box, spread_table
+
+MAX_ORDER = 4
+MAX_CELLS = 2**20
+MAX_NODES = 8192
+
+
+class Tables(NamedTuple):
+    """Constants that do not depend on the draw.
+
+    Attributes:
+        nodes: (order, MAX_ORDER) float32 Gauss-Legendre nodes in (-0.5, 0.5), row n for order n.
+        weights: the same shape, weights of sum 1.
+        spread: `spreading.spread_table`, flattened.
+        box: `spreading.spread_box`.
+    """
+
+    nodes: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    box: NDArray[np.float32]
+
+
+class Workspace(NamedTuple):
+    """Scratch arrays for stamps of (size, size) pixels; not shared between threads.
+
+    pixel_*, src_*, brightness, extent2 and order hold the pixels of a box, row after row; cell_* four lists of cells,
+    child_* the quarters of divided cells, node_* the positions at which brightness is evaluated.
+    """
+
+    size: int
+    stride: int
+    pixel_x: NDArray[np.float32]
+    pixel_y: NDArray[np.float32]
+    src_x: NDArray[np.float32]
+    src_y: NDArray[np.float32]
+    brightness: NDArray[np.float32]
+    extent2: NDArray[np.float32]
+    order: NDArray[np.float32]
+    steps: NDArray[np.float32]
+    row: NDArray[np.float32]
+    along: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    cell_x: NDArray[np.float32]
+    cell_y: NDArray[np.float32]
+    child_x: NDArray[np.float32]
+    child_y: NDArray[np.float32]
+    child_src_x: NDArray[np.float32]
+    child_src_y: NDArray[np.float32]
+    child_extent2: NDArray[np.float32]
+    child_order: NDArray[np.float32]
+    node_x: NDArray[np.float32]
+    node_y: NDArray[np.float32]
+    node_src_x: NDArray[np.float32]
+    node_src_y: NDArray[np.float32]
+    node_flux: NDArray[np.float32]
+
+
+def spread_stride(size: int) -> int:
+    """Length of a row of the spread stamp, which has size + 2 SPREAD_PX rows.
+
+    Pixel (i, j) is at index (i + SPREAD_PX) * stride + j + SPREAD_PX; the last LANES columns are padding. [px]
+    """
+    return size + 2 * SPREAD_PX + LANES
+
+
+@lru_cache(maxsize=1)
+def integration_tables() -> Tables:
+    """The quadrature rules and spreading weights that `cells.integrate_component` takes."""
+    nodes = np.zeros((MAX_ORDER + 1, MAX_ORDER), np.float32)
+    weights = np.zeros((MAX_ORDER + 1, MAX_ORDER), np.float32)
+    for order in range(1, MAX_ORDER + 1):
+        x, w = np.polynomial.legendre.leggauss(order)
+        nodes[order, :order], weights[order, :order] = 0.5 * x, 0.5 * w
+    return Tables(nodes, weights, spread_table().ravel(), spread_box())
+
+
+def workspace(size: int) -> Workspace:
+    """Scratch arrays for stamps of (size, size) pixels; one per thread."""
+
+    def floats(*shape: int) -> NDArray[np.float32]:
+        return np.zeros(shape, np.float32)
+
+    # A list may hold every pixel of the stamp.
+    cells = max(MAX_CELLS, size * size)
+    area = size * size
+    return Workspace(
+        size=size,
+        stride=spread_stride(size),
+        pixel_x=floats(area),
+        pixel_y=floats(area),
+        src_x=floats(area),
+        src_y=floats(area),
+        brightness=floats(area),
+        extent2=floats(area),
+        order=floats(area),
+        steps=floats(area + size + 1),
+        row=floats(2 * size + 16),
+        along=floats(MAX_ORDER * LANES),
+        counts=np.zeros(4, np.int64),
+        cell_x=floats(4, cells),
+        cell_y=floats(4, cells),
+        child_x=floats(MAX_CELLS),
+        child_y=floats(MAX_CELLS),
+        child_src_x=floats(MAX_CELLS),
+        child_src_y=floats(MAX_CELLS),
+        child_extent2=floats(MAX_CELLS),
+        child_order=floats(MAX_CELLS),
+        node_x=floats(MAX_NODES),
+        node_y=floats(MAX_NODES),
+        node_src_x=floats(MAX_NODES),
+        node_src_y=floats(MAX_NODES),
+        node_flux=floats(MAX_NODES),
+    )
