@@ -26,12 +26,14 @@ from pipeline.kernels.simd import exp2_f32, log2_f32, max_f32, min_f32, select_f
 SERSIC = 0
 IMAGE = 1
 
-LIGHT_CONSTANTS = 17
+LIGHT_CONSTANTS = 18
 
 _F = np.float32
 _LOG2_E = 1.4426950408889634
 # Brightness, in flux per pixel area, that is zero: keeps subnormal numbers out of everything that follows.
 _NEGLIGIBLE = _F(1e-12)
+# Logarithmic slope beyond which a profile that steepens outwards holds no light that matters.
+_STEEP_SLOPE = 4.0
 # Half diagonal of a cell over the root of the sum of its squared sides, for a parallelogram at most.
 _REACH = _F(0.7072)
 
@@ -62,7 +64,8 @@ def set_sersic(
         core_share: flux inside the core radius, 0 < share < 0.5.
         constants: (LIGHT_CONSTANTS,) receives: 0-3 turn and scale to units of Re, 4-5 offset in them, 6 squared core
             radius, 7 log2 of the central flux per pixel area, 8 b log2(e), 9 1/(2n), 10 radius within which the core
-            is flat, 11 b/n, 12-16 coefficients of t, t**2, t**4, t**8, t**16.
+            is flat, 11 b/n, 12-16 coefficients of t, t**2, t**4, t**8, t**16; 17 for n < 1, whose
+            slope grows outwards, the radius where it is 4, else 0.
     """
     b = sersic_bn(n)
     core, inside = _core(n, b, core_share)
@@ -74,6 +77,7 @@ def set_sersic(
     constants[8] = b * _LOG2_E
     constants[9] = 0.5 / n
     constants[11] = b / n
+    constants[17] = (_STEEP_SLOPE * n / b) ** n if n < 1.0 else 0.0
     constants[10] = _set_polynomial(n, b * core ** (1.0 / n), inside, constants[12:17]) * core
 
 
@@ -148,10 +152,10 @@ def sersic_orders(
 ) -> None:
     """Gauss-Legendre order that keeps the flux error of each cell below a tolerance.
 
-    The error of order k is estimated with the largest brightness and the steepest slope that the cell may
-    reach, at the radius R - d of its nearest point, d bounding the cell's half diagonal in the source plane:
-    with D = ((g^2 + g) / R^2), g = -dlnI/dlnR, and h^2 the summed squared sides, the leading terms of the
-    rules of order 1, 2 and 4 are I (D h^2)^k / (24, 4320, 1.8e9).
+    The error of order k is estimated with the largest brightness that the cell may reach, at the radius R - d of its
+    nearest point, d bounding the cell's half diagonal in the source plane, and with the steepest slope, which lies
+    there too or, for n < 1, further out. With D = (g^2 + g) / R^2, g = -dlnI/dlnR, and h^2 the summed squared sides,
+    the leading terms of the rules of order 1, 2 and 4 are I (D h^2)^k / (24, 4320, 1.8e9).
 
     Args:
         src_x_arcsec, src_y_arcsec: cell centres in the source plane. [arcsec]
@@ -168,22 +172,38 @@ def sersic_orders(
     # Largest stretch from arcsec to units of Re: the minor axis.
     stretch2 = c * c + d * d
     per_tolerance = cell_share / tolerance
+    steep = _F(constants[17])
     for k in range(count):
         u = a * src_x_arcsec[k] + b * src_y_arcsec[k] - u0
         v = c * src_x_arcsec[k] + d * src_y_arcsec[k] - v0
         h2 = extent2[k] * stretch2
-        near = max_f32(sqrt_f32(u * u + v * v) - _REACH * sqrt_f32(h2), core)
-        near2 = near * near
-        radial = exp2_f32(power * log2_f32(near2))
+        radius, reach = sqrt_f32(u * u + v * v), _REACH * sqrt_f32(h2)
+        near = max_f32(radius - reach, core)
+        radial = exp2_f32(power * log2_f32(near * near))
         amount = exp2_f32(centre - steepness * radial) * per_tolerance
-        g = slope * radial
-        x = (g * g + g) / near2 * h2
-        error_1 = amount * min_f32(x * _F(1.0 / 24.0), _F(1.0))
-        error_2 = min_f32(error_1 * x * _F(1.0 / 180.0), amount)
-        error_4 = min_f32(error_2 * x * x * _F(1.0 / (467.0 * 882.0)), amount)
-        value = select_f32(error_4 > _F(1.0), _F(5.0), _F(4.0))
-        value = select_f32(error_2 > _F(1.0), value, _F(2.0))
-        order[k] = select_f32(error_1 > _F(1.0), value, _F(1.0))
+        order[k] = _order(amount, slope * radial, near, h2)
+    if steep > _F(0.0):
+        for k in range(count):
+            u = a * src_x_arcsec[k] + b * src_y_arcsec[k] - u0
+            v = c * src_x_arcsec[k] + d * src_y_arcsec[k] - v0
+            h2 = extent2[k] * stretch2
+            radius, reach = sqrt_f32(u * u + v * v), _REACH * sqrt_f32(h2)
+            near = max_f32(radius - reach, core)
+            far = max_f32(near, min_f32(radius + reach, steep))
+            amount = exp2_f32(centre - steepness * exp2_f32(power * log2_f32(near * near))) * per_tolerance
+            order[k] = max_f32(order[k], _order(amount, slope * exp2_f32(power * log2_f32(far * far)), far, h2))
+
+
+@njit(inline="always", fastmath=True)
+def _order(amount: np.float32, g: np.float32, radius: np.float32, h2: np.float32) -> np.float32:
+    """Order for a cell of a flux, in units of its tolerance, and a logarithmic slope g at a radius."""
+    x = (g * g + g) / (radius * radius) * h2
+    error_1 = amount * min_f32(x * _F(1.0 / 24.0), _F(1.0))
+    error_2 = min_f32(error_1 * x * _F(1.0 / 180.0), amount)
+    error_4 = min_f32(error_2 * x * x * _F(1.0 / (467.0 * 882.0)), amount)
+    value = select_f32(error_4 > _F(1.0), _F(5.0), _F(4.0))
+    value = select_f32(error_2 > _F(1.0), value, _F(2.0))
+    return _F(select_f32(error_1 > _F(1.0), value, _F(1.0)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
