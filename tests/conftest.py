@@ -14,10 +14,18 @@ from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import CUTOUTS
 from pipeline.contracts.manifest import FROZEN_COLUMNS, ROWS
 from pipeline.contracts.schema import validate
+from pipeline.kernels.warm_up import warm_up
 from pipeline.stages.cutouts import judge, measure_stamps
 from pipeline.stages.manifest import host_ids
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_sessionstart() -> None:
+    """Compile the kernels once, before any process runs one."""
+    warm_up()
+
+
 DEMO_CONFIG = REPOSITORY / "configs" / "demo.yaml"
 GOLDEN = REPOSITORY.parent / "shared" / "data" / "emr_golden"
 SKY_INVVAR = 2500.0

@@ -7,9 +7,12 @@ by their digest, and old machine code can never be run.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from numba.core import config
@@ -51,6 +54,18 @@ def use_compiled_cache() -> Path:
     raise ConfigError(
         f"no writable folder for compiled kernels ({'; '.join(problems)}); set {CACHE_VARIABLE} to one that is"
     )
+
+
+@contextmanager
+def compiling_alone() -> Iterator[None]:
+    """Let one process of the machine compile into the cache folder while others wait.
+
+    Code compiled beside functions that were just loaded is optimised otherwise, and rounds otherwise, than code
+    compiled from nothing; so one process compiles everything, and all others load what it made.
+    """
+    with (Path(config.CACHE_DIR) / "lock").open("w") as lock:  # type: ignore[attr-defined]
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sources_digest() -> str:

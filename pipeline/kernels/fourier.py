@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from pipeline.kernels.spreading import SPREAD_PX
 
 _F = np.float32
+# Multiplications of one product; OpenBLAS takes threads from 2**18 on.
+_BLOCK = 200_000
 
 
 class Basis(NamedTuple):
@@ -86,8 +88,9 @@ def to_spectrum(spread: NDArray[np.float32], basis: Basis, kept: int, spectrum: 
         for j in range(half):
             e[j] = right[j] + left[half - 1 - j]
             o[j] = right[j] - left[half - 1 - j]
-    cosines = np.dot(even, basis.cos_in[:k].T)
-    sines = np.dot(odd, basis.sin_in[: k - 1].T)
+    cosines, sines = np.empty((rows, k), np.float32), np.empty((rows, k - 1), np.float32)
+    _product(even, np.ascontiguousarray(basis.cos_in[:k].T), cosines)
+    _product(odd, np.ascontiguousarray(basis.sin_in[: k - 1].T), sines)
     even_y, odd_y = np.empty((half, 2 * k - 1), np.float32), np.empty((half, 2 * k - 1), np.float32)
     for i in range(half):
         e, o = even_y[i, :k], odd_y[i, :k]
@@ -100,8 +103,19 @@ def to_spectrum(spread: NDArray[np.float32], basis: Basis, kept: int, spectrum: 
         for j in range(k - 1):
             e[j] = high[j] + low[j]
             o[j] = high[j] - low[j]
-    np.dot(basis.cos_in[:k], even_y, spectrum[:k])
-    np.dot(basis.sin_in[: k - 1], odd_y, spectrum[k:])
+    _product(basis.cos_in[:k], even_y, spectrum[:k])
+    _product(basis.sin_in[: k - 1], odd_y, spectrum[k:])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _product(left: NDArray[np.float32], right: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """out = left @ right in blocks of rows so small that the BLAS never divides one among threads.
+
+    A divided product rounds differently, and results must not depend on the number of threads.
+    """
+    step = max(_BLOCK // (right.shape[0] * right.shape[1]), 1)
+    for first in range(0, left.shape[0], step):
+        np.dot(left[first : first + step], right, out[first : first + step])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -152,8 +166,9 @@ def to_stamps(convolved: NDArray[np.float32], basis: Basis, stamps: NDArray[np.f
     k = (n + 1) // 2
     bands, size = stamps.shape[0], stamps.shape[1]
     half = size // 2
-    even = np.dot(basis.cos_out[:k].T, convolved[:k])
-    odd = np.dot(basis.sin_out[: k - 1].T, convolved[k:])
+    even, odd = np.empty((half, bands * n), np.float32), np.empty((half, bands * n), np.float32)
+    _product(np.ascontiguousarray(basis.cos_out[:k].T), convolved[:k], even)
+    _product(np.ascontiguousarray(basis.sin_out[: k - 1].T), convolved[k:], odd)
     cosines = np.empty((bands * size, k), np.float32)
     sines = np.empty((bands * size, k - 1), np.float32)
     for band in range(bands):
@@ -169,8 +184,9 @@ def to_stamps(convolved: NDArray[np.float32], basis: Basis, stamps: NDArray[np.f
             for j in range(k - 1):
                 high[j] = e[j] + o[j]
                 low[j] = e[j] - o[j]
-    even_x = np.dot(cosines, basis.cos_out[:k])
-    odd_x = np.dot(sines, basis.sin_out[: k - 1])
+    even_x, odd_x = np.empty((bands * size, half), np.float32), np.empty((bands * size, half), np.float32)
+    _product(cosines, basis.cos_out[:k], even_x)
+    _product(sines, basis.sin_out[: k - 1], odd_x)
     for band in range(bands):
         for i in range(size):
             e, o, out = even_x[band * size + i], odd_x[band * size + i], stamps[band, i]

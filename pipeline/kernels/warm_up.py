@@ -10,6 +10,7 @@ from pipeline.kernels.arc_draws import sersic_arcs
 from pipeline.kernels.arc_noise import arc_shot_noise
 from pipeline.kernels.arc_properties import arc_shape, lensed_half_light_radius_arcsec
 from pipeline.kernels.arc_snr import annulus_mask, arc_snr_linear, arc_snr_nonlinear, good_weight, host_noise
+from pipeline.kernels.compiled import compiling_alone
 from pipeline.kernels.psf import psf_fwhm_arcsec, round_psf
 from pipeline.kernels.random import PURPOSE_PRIOR, keyed_uniform
 from pipeline.kernels.render import (
@@ -26,12 +27,20 @@ _SCALE_ARCSEC = 0.262
 
 
 def warm_up() -> float:
-    """Run every injection kernel once on a small stamp.
+    """Run every injection kernel once on a small stamp; one process of the machine at a time.
+
+    To be called before any of them runs otherwise, so that all processes run the same machine code.
 
     Returns:
         Wall seconds it took: one or two from the cache, a minute when everything is compiled.
     """
     started = time.perf_counter()
+    with compiling_alone():
+        _run_kernels()
+    return time.perf_counter() - started
+
+
+def _run_kernels() -> None:
     draws = sersic_arcs(
         1, theta_e_arcsec=1.0, lens_q=0.8, lens_phi_rad=0.1, gamma1=0.01, gamma2=0.02, lens_x_arcsec=0.0,
         lens_y_arcsec=0.0, src_x_arcsec=0.1, src_y_arcsec=0.1, src_re_arcsec=0.2, src_n=1.0, src_q=0.7, src_phi_rad=0.3,
@@ -58,4 +67,3 @@ def warm_up() -> float:
     arc_shape(light, centre, centre, 4.0, _SCALE_ARCSEC)
     lensed_half_light_radius_arcsec(light, _SCALE_ARCSEC)
     keyed_uniform(0, np.uint64(1), PURPOSE_PRIOR, 0, 0)
-    return time.perf_counter() - started

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -108,3 +112,22 @@ def test_fewer_frequencies_are_the_lowest() -> None:
     to_spectrum(spread, basis, 48, many)
     index = np.concatenate([np.arange(20), 48 + np.arange(19)])
     assert few == pytest.approx(many[np.ix_(index, index)], abs=1e-3)
+
+
+def test_products_do_not_depend_on_the_threads_of_the_blas() -> None:
+    """The same stamps bit for bit with one thread and with four, in processes of their own."""
+    code = (
+        "import hashlib, numpy as np\n"
+        "from pipeline.kernels.fourier import frequencies, stamp_basis, to_spectrum, to_stamps\n"
+        "rng, k = np.random.default_rng(1), frequencies(96)\n"
+        "spectrum = np.empty((2 * k - 1, 2 * k - 1), np.float32)\n"
+        "to_spectrum(rng.random((100, 108), dtype=np.float32), stamp_basis(96), k, spectrum)\n"
+        "stamps = np.empty((3, 96, 96), np.float32)\n"
+        "to_stamps(np.concatenate([spectrum] * 3, axis=1), stamp_basis(96), stamps)\n"
+        "print(hashlib.sha256(spectrum.tobytes() + stamps.tobytes()).hexdigest())\n"
+    )
+    found = set()
+    for threads in ("1", "4"):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        found.add(subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout)
+    assert len(found) == 1
