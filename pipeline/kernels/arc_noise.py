@@ -92,7 +92,7 @@ def arc_shot_noise(
     arc: NDArray[np.float32],
     invvar: NDArray[np.float32],
     sky_nmgy: float,
-    run_seed: int,
+    run_seed: np.uint64,
     task_key: np.uint64,
     band_index: int,
 ) -> NDArray[np.float32]:
@@ -102,7 +102,7 @@ def arc_shot_noise(
         arc: (y, x) float32 noise-free arc, finite; what is not positive has no noise. [nmgy]
         invvar: (y, x) float32 inverse variance; noise is 0 where it is not positive and finite. [nmgy^-2]
         sky_nmgy: sky level of the band, > 0. [nmgy/px]
-        run_seed: seed of the run, 0 <= seed < 2**64.
+        run_seed: seed of the run, an unsigned 64-bit word.
         task_key: key of the task, from `task_keys`.
         band_index: which band of the run, 0 <= band_index < 2**16.
 

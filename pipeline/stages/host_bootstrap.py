@@ -99,7 +99,7 @@ def bootstrap_weights(host_id: ArrayLike, seed: int, replicates: int) -> Iterato
     hosts, code = np.unique(np.asarray(host_id, dtype=np.int64), return_inverse=True)
     key = hosts.view(np.uint64)
     for replicate in range(replicates):
-        yield poisson_host_weights(seed, key, replicate)[code]
+        yield poisson_host_weights(np.uint64(seed), key, replicate)[code]
 
 
 def percentile_interval(value: float, replicates: ArrayLike) -> BootstrapInterval:

@@ -82,6 +82,7 @@ class Injector:
 
     def __init__(self, config: RunConfig, pilot: Pilot | None, assets: InjectionAssets) -> None:
         self.config = config
+        self.run_seed = np.uint64(config.run.seed)
         self.pilot = pilot
         self.work = Work()
         section = config.sampling
@@ -191,7 +192,7 @@ class Injector:
 
     def _snr_first(self, host: Host) -> Accepted | str:
         prior = self._mag_prior()
-        uniform = keyed_uniform(self.config.run.seed, host.task_key, PURPOSE_TARGET, 0, 0)
+        uniform = keyed_uniform(self.run_seed, host.task_key, PURPOSE_TARGET, 0, 0)
         snr = self.target.quantile(float(uniform))
         peak = mag_density_max(prior)
         any_signal = False
@@ -204,7 +205,7 @@ class Injector:
                 continue
             any_signal = True
             mag = _mag(snr / per_flux)
-            threshold = keyed_uniform(self.config.run.seed, host.task_key, PURPOSE_ACCEPT, attempt, 0)
+            threshold = keyed_uniform(self.run_seed, host.task_key, PURPOSE_ACCEPT, attempt, 0)
             if float(threshold) < mag_density(prior, mag) / peak:
                 weight = self._snr_density(host, snr) / self.target.ln_density(snr)
                 return Accepted(_with_magnitude(draw, mag), unit_arc, snr, attempt + 1, weight)
@@ -233,7 +234,7 @@ class Injector:
             probability = rejection_probability(snr, self.target, self.pilot)
             self.work.proposals += 1
             self.work.clipped += probability > 1.0
-            threshold = keyed_uniform(self.config.run.seed, host.task_key, PURPOSE_ACCEPT, attempt, 0)
+            threshold = keyed_uniform(self.run_seed, host.task_key, PURPOSE_ACCEPT, attempt, 0)
             if float(threshold) < probability:
                 weight = self.pilot.ln_density(snr) / self.target.ln_density(snr)
                 return Accepted(draw, unit_arc, math.nan, attempt + 1, weight)
@@ -278,7 +279,7 @@ def expose(injector: Injector, host: Host, accepted: Accepted, invvar: NDArray[n
     if injector.sky_nmgy is not None:
         for band, sky in enumerate(injector.sky_nmgy.tolist()):
             light = np.maximum(arc[band], np.float32(0.0))
-            noise[band] = arc_shot_noise(light, invvar[band], sky, injector.config.run.seed, host.task_key, band)
+            noise[band] = arc_shot_noise(light, invvar[band], sky, injector.run_seed, host.task_key, band)
     measured = arc[injector.metric_band]
     region, cumulative = arc_snr_nonlinear(measured, host.noise.weight)
     columns = {

@@ -29,7 +29,7 @@ from pipeline.kernels.random import task_keys
 
 SIZE = 64
 SKY = 0.3
-SEED = 2**63 + 11
+SEED = np.uint64(2**63 + 11)
 KEY = task_keys(["a task"])[0]
 METRICS = ("arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture", "arc_snr_annulus")
 
@@ -125,7 +125,7 @@ def test_noise_is_a_function_of_its_keys() -> None:
     first = arc_shot_noise(arc, invvar, SKY, SEED, KEY, 0)
     np.testing.assert_array_equal(first, arc_shot_noise(arc, invvar, SKY, SEED, KEY, 0))
     other = task_keys(["another task"])[0]
-    for changed in ((SEED + 1, KEY, 0), (SEED, other, 0), (SEED, KEY, 1)):
+    for changed in ((SEED + np.uint64(1), KEY, 0), (SEED, other, 0), (SEED, KEY, 1)):
         second = arc_shot_noise(arc, invvar, SKY, *changed)
         assert not (first == second).any()
         assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.3
