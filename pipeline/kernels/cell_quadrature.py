@@ -1,4 +1,4 @@
-"""Gauss-Legendre integration of lists of cells of one order and depth, and their deposition on the spread stamp."""
+"""Gauss-Legendre integration of lists of cells of one order, and their deposition on the spread stamp."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from pipeline.kernels.spread_cells import spread_centroid, spread_nodes
 TWOS, FOURS, DIVIDED, ONES = 0, 1, 2, 3
 
 _F = np.float32
-# Depth from which a cell is spread from its centroid, its inner structure being far below a pixel.
-_CENTROID_DEPTH = 3
+# Side up to which a cell is spread from its centroid, its inner structure being far below a pixel. [px]
+_CENTROID_SIDE_PX = _F(0.126)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def integrate_cells(
     order: int,
     count: int,
-    depth: int,
     profile: int,
     light: NDArray[np.float64],
     template: NDArray[np.float32],
@@ -38,20 +37,19 @@ def integrate_cells(
     work: Workspace,
     spread: NDArray[np.float32],
 ) -> float:
-    """Integrate the first `count` cells of the list of one order, all of one depth, and spread their flux."""
+    """Integrate the first `count` cells of the list of one order and spread their flux; the number of evaluations."""
     which = ONES if order == 1 else (TWOS if order == 2 else FOURS)
     per_cell = order * order
-    side = _F(0.5**depth)
     nodes, weights = tables.nodes[order], tables.weights[order]
-    cell_x, cell_y = work.cell_x[which], work.cell_y[which]
+    cell_x, cell_y, cell_side = work.cell_x[which], work.cell_y[which], work.cell_side[which]
     block = MAX_NODES // per_cell
     per_scale = _F(1.0 / pixel_scale_arcsec)
     origin_x = _F(lens_x_arcsec / pixel_scale_arcsec + work.size // 2)
     origin_y = _F(lens_y_arcsec / pixel_scale_arcsec + work.size // 2)
-    scaled_side = side * _F(pixel_scale_arcsec)
+    scale = _F(pixel_scale_arcsec)
     for start in range(0, count, block):
         stop = min(count, start + block)
-        _place_nodes(order, start, stop, cell_x, cell_y, nodes, scaled_side, work.node_x, work.node_y)
+        _place_nodes(order, start, stop, cell_x, cell_y, cell_side, nodes, scale, work.node_x, work.node_y)
         e = (stop - start) * per_cell
         shoot(kind, work.node_x, work.node_y, e, lens, field, work.node_src_x, work.node_src_y)
         if profile == IMAGE:
@@ -65,8 +63,9 @@ def integrate_cells(
             j, i = nearest_f32(x), nearest_f32(y)
             x -= j
             y -= i
+            side = cell_side[k]
             first = int(i) * work.stride + int(j)
-            if depth >= _CENTROID_DEPTH:
+            if side < _CENTROID_SIDE_PX:
                 spread_centroid(
                     work.node_flux, e, order, nodes, weights, side, x, y, first, work.stride, tables.spread, spread
                 )
@@ -86,8 +85,9 @@ def _place_nodes(
     stop: int,
     cell_x: NDArray[np.float32],
     cell_y: NDArray[np.float32],
+    cell_side: NDArray[np.float32],
     nodes: NDArray[np.float32],
-    side: np.float32,
+    scale: np.float32,
     node_x: NDArray[np.float32],
     node_y: NDArray[np.float32],
 ) -> None:
@@ -97,9 +97,10 @@ def _place_nodes(
             node_x[k - start] = cell_x[k]
             node_y[k - start] = cell_y[k]
     elif order == 2:
-        far = nodes[1] * side
+        outer = nodes[1] * scale
         for k in range(start, stop):
             x, y, e = cell_x[k], cell_y[k], 4 * (k - start)
+            far = outer * cell_side[k]
             node_x[e] = x - far
             node_x[e + 1] = x + far
             node_x[e + 2] = x - far
@@ -109,9 +110,10 @@ def _place_nodes(
             node_y[e + 2] = y + far
             node_y[e + 3] = y + far
     else:
-        near, far = nodes[2] * side, nodes[3] * side
+        inner, outer = nodes[2] * scale, nodes[3] * scale
         for k in range(start, stop):
             x, y, e = cell_x[k], cell_y[k], 16 * (k - start)
+            near, far = inner * cell_side[k], outer * cell_side[k]
             for a in range(0, 16, 4):
                 node_x[e + a] = x - far
                 node_x[e + a + 1] = x - near

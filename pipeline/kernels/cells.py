@@ -1,9 +1,9 @@
 """Adaptive integration of one source component over the pixels of a stamp, spread for the PSF.
 
 Every pixel is a cell. The order of its Gauss-Legendre rule (1, 2 or 4 nodes an axis) follows from the error that
-`light` estimates; a cell for which four are too few is divided into four, and so on, all cells of one depth
-together, so that every evaluation is part of a long vector loop. The side lengths of a cell in the source plane
-come from differences between neighbouring cells, whatever the lens model.
+`light` estimates; a cell for which four are too few is divided into four, and so on. The cells of one depth are
+divided together and those of one order integrated together, so that every evaluation is part of a long vector loop.
+The side lengths of a cell in the source plane come from differences between neighbours, whatever the lens model.
 """
 
 from __future__ import annotations
@@ -133,25 +133,18 @@ def integrate_component(
         _mark_lens_centre(work, box, pixel_scale_arcsec, limit)
     _spread_whole_pixels(work, box, tables.box, spread)
     _sort_pixels(work, box)
-    evaluations = total + integrate_cells(
-        2, work.counts[TWOS], 0, profile, light, template, kind, lens, field,
-        lens_x_arcsec, lens_y_arcsec, pixel_scale_arcsec, tables, work, spread,
-    )  # fmt: skip
-    evaluations += integrate_cells(
-        4, work.counts[FOURS], 0, profile, light, template, kind, lens, field,
-        lens_x_arcsec, lens_y_arcsec, pixel_scale_arcsec, tables, work, spread,
-    )  # fmt: skip
+    evaluations = np.float64(total)
     for depth in range(1, _MAX_DEPTH + 1):
         if work.counts[DIVIDED] == 0:
             break
         evaluations += _divide(depth, limit, light, kind, lens, field, pixel_scale_arcsec, work)
-        for order in (1, 2, 4):
-            count = work.counts[ONES if order == 1 else (TWOS if order == 2 else FOURS)]
-            if count > 0:
-                evaluations += integrate_cells(
-                    order, count, depth, profile, light, template, kind, lens, field,
-                    lens_x_arcsec, lens_y_arcsec, pixel_scale_arcsec, tables, work, spread,
-                )  # fmt: skip
+    for order in (1, 2, 4):
+        count = work.counts[ONES if order == 1 else (TWOS if order == 2 else FOURS)]
+        if count > 0:
+            evaluations += integrate_cells(
+                order, count, profile, light, template, kind, lens, field,
+                lens_x_arcsec, lens_y_arcsec, pixel_scale_arcsec, tables, work, spread,
+            )  # fmt: skip
     return evaluations
 
 
@@ -217,15 +210,16 @@ def _sort_pixels(work: Workspace, box: tuple[int, int, int, int]) -> None:
         for j in range(n):
             if order[j] > _F(1.5):
                 k = i * n + j
-                _append(order[j], work.pixel_x[k], work.pixel_y[k], work)
+                _append(order[j], work.pixel_x[k], work.pixel_y[k], _F(1.0), work)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _append(order: np.float32, x: np.float32, y: np.float32, work: Workspace) -> None:
+def _append(order: np.float32, x: np.float32, y: np.float32, side: np.float32, work: Workspace) -> None:
     which = ONES if order < _F(1.5) else (TWOS if order < _F(2.5) else (FOURS if order < _F(4.5) else DIVIDED))
     index = work.counts[which]
     work.cell_x[which, index] = x
     work.cell_y[which, index] = y
+    work.cell_side[which, index] = side
     work.counts[which] = index + 1
 
 
@@ -240,10 +234,10 @@ def _divide(
     pixel_scale: float,
     work: Workspace,
 ) -> float:
-    """Divide the cells that ask for it into quarters, which have the side 2**-depth, and list these anew."""
+    """Divide the cells that ask for it into quarters, which have the side 2**-depth, and list these."""
     count = int(work.counts[DIVIDED])
     total = 4 * count
-    if total > MAX_CELLS:
+    if total + work.counts.max() > MAX_CELLS:
         raise ContractError("integrate_component: more cells than the workspace holds, at depth", depth)
     side = 0.5**depth
     quarter = _F(0.5 * side * pixel_scale)
@@ -279,7 +273,7 @@ def _divide(
     if depth == _MAX_DEPTH:
         for k in range(total):
             order[k] = min_f32(order[k], _F(MAX_ORDER))
-    work.counts[:] = 0
+    work.counts[DIVIDED] = 0
     for k in range(total):
-        _append(order[k], x[k], y[k], work)
+        _append(order[k], x[k], y[k], _F(side), work)
     return total

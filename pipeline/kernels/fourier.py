@@ -89,8 +89,8 @@ def to_spectrum(spread: NDArray[np.float32], basis: Basis, kept: int, spectrum: 
             e[j] = right[j] + left[half - 1 - j]
             o[j] = right[j] - left[half - 1 - j]
     cosines, sines = np.empty((rows, k), np.float32), np.empty((rows, k - 1), np.float32)
-    _product(even, np.ascontiguousarray(basis.cos_in[:k].T), cosines)
-    _product(odd, np.ascontiguousarray(basis.sin_in[: k - 1].T), sines)
+    _product(even, basis.cos_in[:k].T, cosines)
+    _product(odd, basis.sin_in[: k - 1].T, sines)
     even_y, odd_y = np.empty((half, 2 * k - 1), np.float32), np.empty((half, 2 * k - 1), np.float32)
     for i in range(half):
         e, o = even_y[i, :k], odd_y[i, :k]
@@ -118,9 +118,18 @@ def _product(left: NDArray[np.float32], right: NDArray[np.float32], out: NDArray
         np.dot(left[first : first + step], right, out[first : first + step])
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _transposed_product(left: NDArray[np.float32], right: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """out = left.T @ right, in blocks as `_product` takes them where it must."""
+    if left.shape[0] * left.shape[1] * right.shape[1] <= _BLOCK:
+        np.dot(left.T, right, out)
+    else:
+        _product(np.ascontiguousarray(left.T), right, out)
+
+
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def apply_transfer(
-    spectrum: NDArray[np.float32], transfer: NDArray[np.float32], convolved: NDArray[np.float32], first: int
+    spectrum: NDArray[np.float32], transfer: NDArray[np.float32], convolved: NDArray[np.float32]
 ) -> None:
     """Convolve with a PSF, that is, multiply its transfer function.
 
@@ -128,13 +137,12 @@ def apply_transfer(
         spectrum: (2K - 1, 2K - 1) float32.
         transfer: (1, 2K - 1, 2K - 1) float32 for a PSF even in x and y; else (4, ...), the parts that are
             even-even, even in y and odd in x, odd in y and even in x, odd-odd.
-        convolved: (2K - 1, columns) float32 receives the product in columns first .. first + 2K - 2.
-        first: >= 0.
+        convolved: (2K - 1, 2K - 1) float32 receives the product.
     """
     n = spectrum.shape[0]
     k = (n + 1) // 2
     for i in range(n):
-        s, t, out = spectrum[i], transfer[0, i], convolved[i, first : first + n]
+        s, t, out = spectrum[i], transfer[0, i], convolved[i]
         for j in range(n):
             out[j] = s[j] * t[j]
     if transfer.shape[0] == 1:
@@ -150,7 +158,7 @@ def apply_transfer(
                 value += sign_i * transfer[2, i, j] * spectrum[partner_i, j]
             if partner_i >= 0 and partner_j >= 0:
                 value += sign_i * sign_j * transfer[3, i, j] * spectrum[partner_i, partner_j]
-            convolved[i, first + j] += value
+            convolved[i, j] += value
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -158,29 +166,25 @@ def to_stamps(convolved: NDArray[np.float32], basis: Basis, stamps: NDArray[np.f
     """Stamps of several bands from their coefficients.
 
     Args:
-        convolved: (2K - 1, band * (2K - 1)) float32, the bands side by side.
+        convolved: (band, 2K - 1, 2K - 1) float32.
         basis: of the stamps' size.
         stamps: (band, size, size) float32 receives the stamps.
     """
-    n = convolved.shape[0]
-    k = (n + 1) // 2
-    bands, size = stamps.shape[0], stamps.shape[1]
-    half = size // 2
-    even, odd = np.empty((half, bands * n), np.float32), np.empty((half, bands * n), np.float32)
-    _product(np.ascontiguousarray(basis.cos_out[:k].T), convolved[:k], even)
-    _product(np.ascontiguousarray(basis.sin_out[: k - 1].T), convolved[k:], odd)
+    bands, size, n = stamps.shape[0], stamps.shape[1], convolved.shape[1]
+    k, half = (n + 1) // 2, size // 2
+    even, odd = np.empty((half, n), np.float32), np.empty((half, n), np.float32)
     cosines = np.empty((bands * size, k), np.float32)
     sines = np.empty((bands * size, k - 1), np.float32)
     for band in range(bands):
+        _transposed_product(basis.cos_out[:k], convolved[band, :k], even)
+        _transposed_product(basis.sin_out[: k - 1], convolved[band, k:], odd)
         for i in range(half):
             above, below = band * size + half + i, band * size + half - 1 - i
-            e, o = even[i, band * n : band * n + k], odd[i, band * n : band * n + k]
-            high, low = cosines[above], cosines[below]
+            e, o, high, low = even[i, :k], odd[i, :k], cosines[above], cosines[below]
             for j in range(k):
                 high[j] = e[j] + o[j]
                 low[j] = e[j] - o[j]
-            e, o = even[i, band * n + k : (band + 1) * n], odd[i, band * n + k : (band + 1) * n]
-            high, low = sines[above], sines[below]
+            e, o, high, low = even[i, k:], odd[i, k:], sines[above], sines[below]
             for j in range(k - 1):
                 high[j] = e[j] + o[j]
                 low[j] = e[j] - o[j]

@@ -15,6 +15,7 @@ a cell and the share of the flux inside the softened cusp. docs/performance.md s
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -66,6 +67,9 @@ _TOLERANCE_PER_ACCURACY = 0.04
 _CORE_SHARE_PER_ACCURACY = 1.0
 # Normal deviate beyond which 3e-4 of a gamma distribution lies: light further out is not looked for.
 _TAIL_DEVIATE = 3.43
+_THREAD = threading.local()
+# Arrays that kernels were compiled for by `warm_up`; others would be compiled again, and round otherwise.
+_COMPILED = ("C", "W")
 
 
 class StampGrid(NamedTuple):
@@ -99,6 +103,14 @@ def render_state(size: int, components: int = 1) -> RenderState:
     )
 
 
+def _state_of_thread(size: int, components: int) -> RenderState:
+    """The calling thread's state; the last one is kept, for its pages cost more than a few arcs."""
+    if getattr(_THREAD, "key", None) != (size, components):
+        _THREAD.state, _THREAD.key = render_state(size, components), (size, components)
+    state: RenderState = _THREAD.state
+    return state
+
+
 def render_arcs(
     draws: ArcDraws, psf: StampPsf | Sequence[StampPsf], grid: StampGrid, accuracy: float = DEFAULT_ACCURACY
 ) -> NDArray[np.float32]:
@@ -116,12 +128,12 @@ def render_arcs(
     Raises:
         ContractError: a draw, a grid or an accuracy outside its range, or counts that do not agree.
     """
-    samples, components, bands = draws.shares.shape
+    samples, n_components, bands = draws.shares.shape
     shared = isinstance(psf, StampPsf)
     psfs = [psf] if isinstance(psf, StampPsf) else list(psf)
     if not shared and len(psfs) != samples:
         raise ContractError(f"render_arcs: expected one PSF or one for each of {samples} draws, got {len(psfs)}")
-    if draws.lens.shape[0] != samples or draws.components.shape[:2] != (samples, components):
+    if draws.lens.shape[0] != samples or draws.components.shape[:2] != (samples, n_components):
         raise ContractError(
             f"render_arcs: shares {draws.shares.shape} do not agree with lens {draws.lens.shape} "
             f"and components {draws.components.shape}"
@@ -132,10 +144,14 @@ def render_arcs(
         raise ContractError(f"render_arcs: expected an even size >= 16 and a pixel scale > 0, got {grid}")
     if not np.isfinite(draws.shares).all():
         raise ContractError("render_arcs: expected finite shares")
+    lens, components, shares = (
+        np.require(table, requirements=_COMPILED) for table in (draws.lens, draws.components, draws.shares)
+    )
+    templates, fields = (np.require(table, requirements=_COMPILED) for table in (draws.templates, draws.fields))
     arcs = np.empty((samples, bands, grid.size, grid.size), np.float32)
-    state = render_state(grid.size, components)
+    state = _state_of_thread(grid.size, n_components)
     for sample in range(0, samples, max(samples, 1) if shared else 1):
-        transfer = psfs[0 if shared else sample].transfer
+        transfer = np.require(psfs[0 if shared else sample].transfer, requirements=_COMPILED)
         if transfer.shape[0] != bands or psfs[0 if shared else sample].size != grid.size:
             raise ContractError(
                 f"render_arcs: expected PSFs of {bands} bands for {grid.size} px, got {transfer.shape[0]} bands for "
@@ -143,9 +159,8 @@ def render_arcs(
             )
         stop = samples if shared else sample + 1
         _render_batch(
-            draws.lens[sample:stop], draws.components[sample:stop], draws.shares[sample:stop], draws.templates,
-            draws.template_scale_arcsec, draws.fields, sample, transfer, grid.pixel_scale_arcsec, accuracy, state,
-            arcs[sample:stop],
+            lens[sample:stop], components[sample:stop], shares[sample:stop], templates, draws.template_scale_arcsec,
+            fields, sample, transfer, grid.pixel_scale_arcsec, accuracy, state, arcs[sample:stop],
         )  # fmt: skip
     return arcs
 
@@ -268,7 +283,7 @@ def render_stamps(
         stamps: (band, size, size) float32 receives the arcs. [flux per pixel]
     """
     bands, n = transfer.shape[0], transfer.shape[2]
-    convolved = np.empty((n, bands * n), np.float32)
+    convolved = np.empty((bands, n, n), np.float32)
     mixed = np.empty((n, n), np.float32)
     for band in range(bands):
         for i in range(n):
@@ -280,7 +295,7 @@ def render_stamps(
                 source, weight = spectra[c, i], np.float32(shares[c, band])
                 for j in range(n):
                     row[j] += weight * source[j]
-        apply_transfer(mixed, transfer[band], convolved, band * n)
+        apply_transfer(mixed, transfer[band], convolved[band])
     to_stamps(convolved, basis, stamps)
 
 

@@ -54,6 +54,7 @@ class Workspace(NamedTuple):
     counts: NDArray[np.int64]
     cell_x: NDArray[np.float32]
     cell_y: NDArray[np.float32]
+    cell_side: NDArray[np.float32]
     child_x: NDArray[np.float32]
     child_y: NDArray[np.float32]
     child_src_x: NDArray[np.float32]
@@ -111,6 +112,7 @@ def workspace(size: int) -> Workspace:
         counts=np.zeros(4, np.int64),
         cell_x=floats(4, cells),
         cell_y=floats(4, cells),
+        cell_side=floats(4, cells),
         child_x=floats(MAX_CELLS),
         child_y=floats(MAX_CELLS),
         child_src_x=floats(MAX_CELLS),

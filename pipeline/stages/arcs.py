@@ -69,7 +69,9 @@ class ArcRenderer:
         self._wide_field = (
             None if lens.kind != "lenstronomy" else DeflectionField(lens, _WIDE * self._size, PIXEL_SCALE_ARCSEC)
         )
-        self._templates = source.templates if source.templates is not None else _NO_TEMPLATES
+        templates = source.templates if source.templates is not None else _NO_TEMPLATES
+        # A kernel compiled anew for arrays that may not be written would round otherwise.
+        self._templates = np.require(templates, requirements=("C", "W"))
         self._template_scale_arcsec = source.template_scale_arcsec
         self._state = render_state(self._size, source.max_components)
         self._wide_state = render_state(_WIDE * self._size, source.max_components)

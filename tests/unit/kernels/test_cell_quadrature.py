@@ -24,9 +24,10 @@ def _integrate(order: int, depth: int, x_px: float, y_px: float) -> tuple[NDArra
     work, tables = workspace(SIZE), integration_tables()
     spread = np.zeros((SIZE + 2 * SPREAD_PX, spread_stride(SIZE)), np.float32)
     work.cell_x[LISTS[order], 0], work.cell_y[LISTS[order], 0] = x_px * SCALE_ARCSEC, y_px * SCALE_ARCSEC
+    work.cell_side[LISTS[order], 0] = 0.5**depth
     empty = np.zeros((2, 4, 4), np.float32)
     evaluations = integrate_cells(
-        order, 1, depth, SERSIC, light, empty[0], ISOTHERMAL, lens, empty, 0.0, 0.0, SCALE_ARCSEC, tables, work,
+        order, 1, SERSIC, light, empty[0], ISOTHERMAL, lens, empty, 0.0, 0.0, SCALE_ARCSEC, tables, work,
         spread.reshape(-1),
     )  # fmt: skip
     return spread, evaluations

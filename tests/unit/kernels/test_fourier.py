@@ -58,13 +58,13 @@ def test_smooth_stamp_returns(size: int) -> None:
     bands = [np.exp(-0.5 * ((x - 1.3) ** 2 + (y + 0.6) ** 2) / s**2).astype(np.float32) for s in (1.6, 2.0)]
     kept = frequencies(size)
     n = 2 * kept - 1
-    convolved = np.empty((n, 2 * n), np.float32)
+    convolved = np.empty((2, n, n), np.float32)
     for band, image in enumerate(bands):
         spread = np.zeros((size + 4, spread_stride(size)), np.float32)
         spread[:, : size + 4] = image
         spectrum = np.empty((n, n), np.float32)
         to_spectrum(spread, stamp_basis(size), kept, spectrum)
-        apply_transfer(spectrum, np.ones((1, n, n), np.float32), convolved, band * n)
+        apply_transfer(spectrum, np.ones((1, n, n), np.float32), convolved[band])
     stamps = np.empty((2, size, size), np.float32)
     to_stamps(convolved, stamp_basis(size), stamps)
     for band, image in enumerate(bands):
@@ -94,12 +94,12 @@ def test_multiplying_a_transfer_is_convolving(even: bool) -> None:
     row, column = np.mgrid[-2 : size + 2, -2 : size + 2] - size // 2
     image = np.exp(-0.5 * ((column - 4) ** 2 / 4 + (row + 7) ** 2 / 9))
     spread[:, : size + 4] = image
-    spectrum, convolved = np.empty((n, n), np.float32), np.empty((n, n + 3), np.float32)
+    spectrum, convolved = np.empty((n, n), np.float32), np.empty((1, n, n), np.float32)
     to_spectrum(spread, stamp_basis(size), kept, spectrum)
     parts = _parts(kernel, size, kept)
-    apply_transfer(spectrum, parts[:1] if even else parts, convolved, 3)
+    apply_transfer(spectrum, parts[:1] if even else parts, convolved[0])
     stamp = np.empty((1, size, size), np.float32)
-    to_stamps(np.ascontiguousarray(convolved[:, 3:]), stamp_basis(size), stamp)
+    to_stamps(convolved, stamp_basis(size), stamp)
     expected = signal.convolve2d(image, kernel, mode="same")[2:-2, 2:-2]
     assert np.abs(stamp[0] - expected).max() < 2e-5 * expected.max()
 
@@ -123,7 +123,7 @@ def test_products_do_not_depend_on_the_threads_of_the_blas() -> None:
         "spectrum = np.empty((2 * k - 1, 2 * k - 1), np.float32)\n"
         "to_spectrum(rng.random((100, 108), dtype=np.float32), stamp_basis(96), k, spectrum)\n"
         "stamps = np.empty((3, 96, 96), np.float32)\n"
-        "to_stamps(np.concatenate([spectrum] * 3, axis=1), stamp_basis(96), stamps)\n"
+        "to_stamps(np.stack([spectrum] * 3), stamp_basis(96), stamps)\n"
         "print(hashlib.sha256(spectrum.tobytes() + stamps.tobytes()).hexdigest())\n"
     )
     found = set()
