@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -69,7 +69,7 @@ _CORE_SHARE_PER_ACCURACY = 1.0
 _TAIL_DEVIATE = 3.43
 _THREAD = threading.local()
 # Arrays that kernels were compiled for by `warm_up`; others would be compiled again, and round otherwise.
-_COMPILED = ("C", "W")
+_COMPILED: tuple[Literal["C"], Literal["W"]] = ("C", "W")
 
 
 class StampGrid(NamedTuple):
