@@ -122,7 +122,12 @@ class SplitSection(Section):
     val: Fraction = 0.15
     test: Fraction = 0.15
     guard_arcsec: Annotated[float, Field(ge=0.0, le=3600.0)] = 60.0
-    tolerance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    guard: Literal["drop", "assign"] = Field(
+        "drop", description="drop: the band on both sides of a border; assign: the rarer split keeps its side"
+    )
+    tolerance: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.02, description="largest |achieved - requested| share; beyond it a run ends"
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSection:

@@ -78,9 +78,15 @@ def host_ids(brickname: Sequence[str], ra_deg: Sequence[float], dec_deg: Sequenc
     return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
 
 
+def host_position(ra_deg: float, dec_deg: float) -> tuple[float, float]:
+    """Position to 1e-6 deg, by which copies of one host are known; right ascension in [0, 360). [deg]"""
+    # Modulo and sum turn the -0.0 that rounding may leave into 0.0.
+    return round(ra_deg, 6) % 360.0, round(dec_deg, 6) + 0.0
+
+
 def _position(brick: str, ra_deg: float, dec_deg: float) -> bytes:
-    # Adding 0.0 turns the -0.0 that rounding may leave into 0.0.
-    return f"{brick}|{round(ra_deg, 6) + 0.0:.6f}|{round(dec_deg, 6) + 0.0:.6f}".encode()
+    ra, dec = host_position(ra_deg, dec_deg)
+    return f"{brick}|{ra:.6f}|{dec:.6f}".encode()
 
 
 def _common_problems(frame: pd.DataFrame) -> list[str]:
