@@ -123,10 +123,10 @@ class SplitSection(Section):
     test: Fraction = 0.15
     guard_arcsec: Annotated[float, Field(ge=0.0, le=3600.0)] = 60.0
     guard: Literal["drop", "assign"] = Field(
-        "drop", description="drop: the band on both sides of a border; assign: the rarer split keeps its side"
+        default="drop", description="drop: the band on both sides of a border; assign: the rarer split keeps its side"
     )
     tolerance: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.02, description="largest |achieved - requested| share; beyond it a run ends"
+        default=0.02, description="largest |achieved - requested| share; beyond it a run ends"
     )
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ REJECT_REASONS = (
     "psf_unreadable",
 )
 SPLITS = ("train", "val", "test", "guard")
+TRAINED_SPLITS = SPLITS[:3]
 ROLES = ("unused", "pair", "control")
 
 _SAMPLE = ("sample",)

@@ -16,9 +16,11 @@ import pandas as pd
 import xarray as xr
 
 from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import SPLITS
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.manifest import EMR_COLUMNS, PARENT_COLUMNS, PARENT_OPTIONAL_COLUMNS
 from pipeline.stages.manifest import emr_rows, parent_rows
+from pipeline.stages.splits import assign_splits
 from pipeline.storage.cube import CubeShape
 from pipeline.storage.locations import Location
 from pipeline.storage.tables import TablePart, TablePiece, find_parts, pieces_of, read_pieces
@@ -129,11 +131,11 @@ def _read_rows(config: RunConfig, pieces: list[TablePiece]) -> xr.Dataset:
     return parent_rows(read_pieces(pieces, required, optional), config.survey.bands)
 
 
-def check_rows(config: RunConfig, plan: Plan) -> dict[str, int]:
+def check_rows(config: RunConfig, plan: Plan) -> dict[str, int | dict[str, int]]:
     """Read the identity columns of every planned row, shard by shard, and check them as a whole.
 
     Returns:
-        Counts: rows, controls, hosts, bricks.
+        Counts: rows, controls, hosts, bricks, bricks per shard, and rows that ask for a pair by split.
 
     Raises:
         ContractError: violations in any shard, or a task_id that occurs in two shards.
@@ -149,6 +151,9 @@ def check_rows(config: RunConfig, plan: Plan) -> dict[str, int]:
         "controls": int(rows["is_control"].sum()),
         "hosts": int(rows["host_id"].nunique()),
         "bricks": int(rows["brick_key"].nunique()),
+        "pairs_by_split": {
+            name: int(((rows["split"] == code) & (rows["is_control"] == 0)).sum()) for code, name in enumerate(SPLITS)
+        },
         "bricks_per_shard": round(sum(int(frame["brick_key"].nunique()) for frame in identities) / len(identities)),
     }
 
@@ -156,11 +161,13 @@ def check_rows(config: RunConfig, plan: Plan) -> dict[str, int]:
 def _identities(config: RunConfig, plan: Plan) -> Iterator[pd.DataFrame]:
     for shard in range(plan.shape.n_shards):
         rows = read_rows(config, plan.pieces(shard))
+        ra, dec = rows["ra_deg"].to_numpy(), rows["dec_deg"].to_numpy()
         yield pd.DataFrame(
             {
                 "task_key": pd.util.hash_array(rows["task_id"].to_numpy(), categorize=False),
                 "brick_key": pd.util.hash_array(rows["brickname"].to_numpy(), categorize=False),
                 "host_id": rows["host_id"].to_numpy(),
                 "is_control": rows["is_control"].to_numpy(),
+                "split": assign_splits(ra, dec, config.run.seed, config.splits)[0],
             }
         )

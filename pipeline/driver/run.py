@@ -7,7 +7,7 @@ import logging
 import yaml
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.errors import ConfigError, PlanChangedError
+from pipeline.contracts.errors import ConfigError, GateError, PlanChangedError
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.cubes import RunContext, build_cutouts, build_training
 from pipeline.driver.diagnostics import failures_recorded
@@ -18,6 +18,7 @@ from pipeline.driver.provenance import environment
 from pipeline.driver.training_job import run_training_job
 from pipeline.report.page import write_report
 from pipeline.stages.gates.suite import check_waivers
+from pipeline.stages.splits import proportions_of_counts, share_problem
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import RunRecord, read_json, utc_now, write_json
 
@@ -70,6 +71,8 @@ def make_products(context: RunContext, only: str | None = None) -> None:
     """Every stage from the manifest to the evaluation, or one of them; each finds what is done already."""
     if only in (None, "cutouts"):
         check_manifest(context)
+        if only is None and context.plan.limit is None:
+            demand_shares(context)
         build_cutouts(context)
     if only in (None, "inject"):
         build_training(context)
@@ -137,6 +140,22 @@ def check_manifest(context: RunContext) -> None:
     """Check every planned row once and record what the manifest holds."""
     if "manifest" not in context.record.stages:
         context.record.finish_stage("manifest", **check_rows(context.config, context.plan))
+
+
+def demand_shares(context: RunContext) -> None:
+    """GateError before a pixel is read if the manifest's rows do not fall into the splits as requested.
+
+    The gate on the cube, `split_proportions`, judges what is left of them; its waiver waives this too.
+    """
+    if "split_proportions" in context.config.gates.waive:
+        return
+    shares = proportions_of_counts(context.record.stages["manifest"]["pairs_by_split"])
+    problem = share_problem(shares, context.config.splits)
+    if problem:
+        raise GateError(
+            f"{context.config.manifest.url}: {problem}. Choose a finer splits.nside, more sky or a wider "
+            "splits.tolerance, or waive split_proportions with a reason under gates.waive"
+        )
 
 
 def is_complete(layout: RunLayout, config: RunConfig, record: RunRecord) -> bool:

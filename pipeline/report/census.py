@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.contracts.datasets import REJECT_REASONS, SPLITS
+from pipeline.contracts.datasets import REJECT_REASONS, SPLITS, TRAINED_SPLITS
 from pipeline.report.inputs import RunInputs, has_role_code, in_split
 from pipeline.report.markup import (
     DASH,
@@ -25,7 +25,6 @@ from pipeline.report.markup import (
     table,
 )
 
-_TRAINED_SPLITS = ("train", "val", "test")
 _MEANING = {
     "none": "kept",
     "brick_missing": "a file of the brick does not exist",
@@ -52,7 +51,7 @@ def headline_cards(inputs: RunInputs) -> Html:
         is_pair = has_role_code(inputs.columns, "pair")
         cards.append(_card(count_text(int(is_pair.sum())), "injected and control pairs"))
         cards.append(_card(count_text(int(has_role_code(inputs.columns, "control").sum())), "controls without pair"))
-        by_split = {split: int((is_pair & in_split(inputs.columns, split)).sum()) for split in _TRAINED_SPLITS}
+        by_split = {split: int((is_pair & in_split(inputs.columns, split)).sum()) for split in TRAINED_SPLITS}
         cards += [_card(count_text(number), f"{split} pairs") for split, number in by_split.items()]
     if inputs.training is not None:
         auc = inputs.training.metrics["auc"]

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.contracts.config import SplitSection
-from pipeline.contracts.datasets import SPLITS
+from pipeline.contracts.datasets import SPLITS, TRAINED_SPLITS
 from pipeline.contracts.errors import ContractError
 from pipeline.stages.manifest import host_position
 
-TRAINED_SPLITS = SPLITS[:3]
 _TRAIN, _VAL, _TEST, _GUARD = (SPLITS.index(name) for name in ("train", "val", "test", "guard"))
 
 # The inclusive disc query works on sub-cells; the guard is wider than asked by less than two of them.
@@ -93,12 +92,19 @@ def split_proportions(split: NDArray[np.uint8]) -> dict[str, float]:
     codes = np.asarray(split)
     if codes.size and int(codes.max()) >= len(SPLITS):
         raise ContractError(f"split: expected codes below {len(SPLITS)} ({SPLITS}), got {int(codes.max())}")
-    counts = np.bincount(codes, minlength=len(SPLITS))
-    outside_guard = int(codes.size - counts[_GUARD])
-    if outside_guard == 0:
-        raise ContractError(f"split shares are undefined: none of {codes.size} rows lies outside the guard")
-    shares = {SPLITS[code]: float(counts[code] / outside_guard) for code in (_TRAIN, _VAL, _TEST)}
-    return {**shares, SPLITS[_GUARD]: float(counts[_GUARD] / codes.size)}
+    return proportions_of_counts(dict(zip(SPLITS, np.bincount(codes, minlength=len(SPLITS)).tolist(), strict=True)))
+
+
+def proportions_of_counts(counts: Mapping[str, int]) -> dict[str, float]:
+    """The same from the number of rows of every name in SPLITS.
+
+    Raises:
+        ContractError: no row lies outside the guard.
+    """
+    guard, total = counts[SPLITS[_GUARD]], sum(counts[name] for name in SPLITS)
+    if total == guard:
+        raise ContractError(f"split shares are undefined: none of {total} rows lies outside the guard")
+    return {**{name: counts[name] / (total - guard) for name in TRAINED_SPLITS}, SPLITS[_GUARD]: guard / total}
 
 
 def largest_share_error(shares: Mapping[str, float], section: SplitSection) -> float:

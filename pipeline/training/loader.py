@@ -17,12 +17,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.contracts.config import PreprocessSection
-from pipeline.contracts.datasets import ROLES, SPLITS, TRAINING
+from pipeline.contracts.datasets import ROLES, SPLITS, TRAINED_SPLITS, TRAINING
 from pipeline.contracts.errors import ConfigError, ContractError, PipelineError, VerificationError
 from pipeline.storage.cube import PublishedCube
 from pipeline.training.preprocess import normalise
 
-TRAINED_SPLITS = ("train", "val", "test")
 COLUMNS = ("task_id", "pair_id", "host_id", "role", "split", "arc_snr", "theta_e_arcsec", "psfsize_arcsec")
 MIN_PER_CLASS = 10
 MEMORY_FRACTION = 0.6

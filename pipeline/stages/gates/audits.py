@@ -8,14 +8,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.contracts.datasets import SNR_METRICS, SPLITS
+from pipeline.contracts.datasets import SNR_METRICS, SPLITS, TRAINED_SPLITS
 from pipeline.stages.gates.result import GateInput, Measurement, has_role
-from pipeline.stages.splits import split_proportions
+from pipeline.stages.splits import largest_share_error, share_problem, split_proportions
 
 _ROWS_PER_BLOCK = 512
 # NaN by contract where the brick has no depth.
 _SNR_OPTIONAL = ("arc_snr_annulus",)
-_TRAINED_SPLITS = ("train", "val", "test")
 
 
 def audit_bandset(sample: GateInput) -> Measurement:
@@ -108,7 +107,7 @@ def audit_splits(sample: GateInput) -> Measurement:
     split = sample.columns["split"].to_numpy()
     outside_guard = split != SPLITS.index("guard")
     is_pair = has_role(sample.columns, "pair")
-    pairs = {name: int((is_pair & (split == SPLITS.index(name))).sum()) for name in _TRAINED_SPLITS}
+    pairs = {name: int((is_pair & (split == SPLITS.index(name))).sum()) for name in TRAINED_SPLITS}
     n_guard = int((is_pair & ~outside_guard).sum())
     used = outside_guard & has_role(sample.columns, "pair", "control")
     leaked_hosts = _keys_in_two_splits(sample.columns["host_id"].to_numpy()[used], split[used])
@@ -119,11 +118,9 @@ def audit_splits(sample: GateInput) -> Measurement:
     if sum(pairs.values()) == 0:
         raise ValueError(f"all {n_guard} pairs lie in the guard, so there are no split shares")
     achieved = split_proportions(split[is_pair])
-    difference = max(abs(achieved[name] - requested[name]) for name in _TRAINED_SPLITS)
-    problems = []
-    if difference > section.tolerance:
-        shares = ", ".join(f"{name} {achieved[name]:.4f} for {requested[name]:.4f}" for name in _TRAINED_SPLITS)
-        problems.append(f"shares are off by {difference:.4f}: {shares}")
+    difference = largest_share_error(achieved, section)
+    problem = share_problem(achieved, section)
+    problems = [problem] if problem else []
     if small:
         problems.append(f"fewer than {minimum} pairs in {small}")
     if leaked_hosts or leaked_cells:

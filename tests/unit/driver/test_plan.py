@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import SPLITS
 from pipeline.contracts.errors import ContractError
 from pipeline.driver.plan import check_rows, make_plan, manifest_location, read_rows
+from pipeline.stages.splits import assign_splits
 
 
 def catalogue(n_rows: int) -> pd.DataFrame:
@@ -82,6 +84,15 @@ def test_counts_of_the_manifest(config: RunConfig) -> None:
     """Rows, hosts and bricks are counted over the plan."""
     counts = check_rows(config, make_plan(config))
     assert (counts["rows"], counts["hosts"], counts["bricks"], counts["controls"]) == (50, 50, 5, 0)
+
+
+def test_rows_that_ask_for_a_pair_are_counted_by_split(config: RunConfig) -> None:
+    """The counts are those of the splits that the cube will have."""
+    rows = catalogue(50)
+    split, _ = assign_splits(rows["ra"].to_numpy(), rows["dec"].to_numpy(), config.run.seed, config.splits)
+    assert check_rows(config, make_plan(config))["pairs_by_split"] == {
+        name: int((split == code).sum()) for code, name in enumerate(SPLITS)
+    }
 
 
 def test_extinction_needs_ebv(config: RunConfig, tmp_path: Path) -> None:

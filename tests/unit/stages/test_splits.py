@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.contracts.config import SplitSection
-from pipeline.contracts.datasets import SPLITS
+from pipeline.contracts.datasets import SPLITS, TRAINED_SPLITS
 from pipeline.contracts.errors import ContractError
 from pipeline.stages.manifest import host_ids
 from pipeline.stages.splits import (
-    TRAINED_SPLITS,
     assign_splits,
     largest_share_error,
     share_problem,

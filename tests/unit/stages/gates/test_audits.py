@@ -101,7 +101,7 @@ def test_split_proportions_gate_fails_inverted_shares(cube):
     result = cube.gate("split_proportions")
     assert not result.passed
     assert result.value == pytest.approx(0.44)
-    assert "train 0.2600 for 0.7000" in result.message
+    assert "off by 0.4400, tolerance 0.06: train 0.2600 for 0.7000" in result.message
 
 
 @pytest.mark.parametrize(
