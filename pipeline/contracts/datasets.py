@@ -84,7 +84,7 @@ CUTOUTS = CubeSchema(
 
 TRAINING = CubeSchema(
     "training",
-    2,
+    3,
     (
         Variable("injected", _STAMP, "float32", "nmgy", "Host plus lensed arc; equals control where role is control"),
         Variable("control", _STAMP, "float32", "nmgy", "The same host pixels without arc"),
@@ -94,6 +94,9 @@ TRAINING = CubeSchema(
         _column("reject_reason", "uint8", "1", "Why role is unused", REJECT_REASONS),
         _column("split", "uint8", "1", "Sky split; guard rows are never trained or tested on", SPLITS),
         _column("split_healpix", "int64", "1", "HEALPix pixel (NESTED) that decided the split"),
+        _column(
+            "region_split_relabel", "str", "1", "region_split after EMR phase 4p5 moved val rows to train; or empty"
+        ),
         _column("theta_e_arcsec", "float32", "arcsec", "Einstein radius, intermediate axis; 0 without arc"),
         _column("lens_q", "float32", "1", "Axis ratio of the SIE mass"),
         _column("lens_phi_rad", "float32", "rad", "Major axis of the mass, from +x to +y of the pixel grid"),

@@ -98,7 +98,10 @@ def make_plan(config: RunConfig, limit_shards: int | None = None) -> Plan:
         "config": config.sha256("survey", "manifest", "quality"),
         "psfsize_from": config.injection.psf.psfsize_from,
     }
-    injected = {**identity, "config": config.sha256(*SCIENCE_SECTIONS), "seed": config.run.seed}
+    # The tolerance judges the splits and decides no byte.
+    splits = config.splits.model_copy(update={"tolerance": 1.0})
+    deciding = config.model_copy(update={"splits": splits}).sha256(*SCIENCE_SECTIONS)
+    injected = {**identity, "config": deciding, "seed": config.run.seed}
     shape = CubeShape(sizes, shards.samples, shards.inner_chunk)
     return Plan(shape, tuple(parts), limit_shards, _sha256(injected), _sha256(cutouts))
 

@@ -12,6 +12,7 @@ from pipeline.contracts.errors import ContractError
 from pipeline.kernels.psf import psf_fwhm_arcsec
 from pipeline.kernels.random import task_keys
 from pipeline.stages.cutouts import reason_code
+from pipeline.stages.emr_splits import relabelled_splits
 from pipeline.stages.injection import Accepted, Exposure, Injector, expose
 from pipeline.stages.splits import assign_splits
 
@@ -62,6 +63,9 @@ def make_pairs(
     out["pair_id"][:] = first_row + np.arange(len(usable))
     out["split"][:], out["split_healpix"][:] = assign_splits(
         cutouts["ra_deg"].to_numpy(), cutouts["dec_deg"].to_numpy(), config.run.seed, config.splits
+    )
+    out["region_split_relabel"] = relabelled_splits(
+        cutouts["task_id"].to_numpy().tolist(), cutouts["region_split"].to_numpy().tolist()
     )
     psf = config.injection.psf
     if psf.profile != "measured":

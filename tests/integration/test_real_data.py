@@ -138,6 +138,17 @@ def test_frozen_rows_are_rendered_as_they_stand(real_run: RunLayout) -> None:
     assert "none" not in reasons
 
 
+def test_emr_splits_are_columns_of_the_cube(real_run: RunLayout) -> None:
+    """region_split is the manifest's, its relabel moves val rows alone, and a host is never in two sky splits."""
+    manifest = pd.read_parquet(next((GOLDEN / "manifests/golden_all").glob("*.parquet"))).set_index("task_id")
+    cube = open_cube(real_run.cube("training"))
+    columns = cube.columns(["task_id", "host_id", "split", "region_split", "region_split_relabel"]).to_dataframe()
+    assert columns["region_split"].to_list() == manifest.loc[columns["task_id"], "region_split"].to_list()
+    moves = columns.groupby(["region_split", "region_split_relabel"]).size()
+    assert set(moves.index) == {("train", "train"), ("test", "test"), ("val", "train"), ("val", "val")}
+    assert columns.groupby("host_id")["split"].nunique().max() == 1
+
+
 def test_sqrt_q_defect_is_not_reproduced(real_run: RunLayout) -> None:
     """Our arcs differ from the EMR arcs of elliptical lenses; the EMR deflection lacks the factor sqrt(q)."""
     cube = open_cube(real_run.cube("training"))

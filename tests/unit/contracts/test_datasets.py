@@ -55,13 +55,13 @@ def test_snr_metrics_are_columns() -> None:
 
 
 def test_training_cube_has_a_new_version_with_its_new_columns() -> None:
-    """Version 2 holds what describes lens, source and arc of a pair, and the reason for an unreadable PSF."""
+    """The cube holds what describes lens, source and arc of a pair, the EMR relabel, and why a PSF is unreadable."""
     added = {
         "lens_slope", "src_template", "src_mirror", "src_components", "src_redshift", "arc_snr_annulus",
         "arc_snr_region", "arc_snr_cumulative", "magnification", "arc_radius_arcsec", "arc_core_frac",
-        "arc_tangential_extent_rad", "lensed_hlr_arcsec", "sky_nmgy",
+        "arc_tangential_extent_rad", "lensed_hlr_arcsec", "sky_nmgy", "region_split_relabel",
     }  # fmt: skip
-    assert TRAINING.version == 2
+    assert TRAINING.version == 3
     assert added <= {variable.name for variable in TRAINING.variables}
     assert TRAINING["sky_nmgy"].dims == ("sample", "band")
     assert REJECT_REASONS[-1] == "psf_unreadable"

@@ -60,10 +60,14 @@ def test_limited_plan_is_the_first_shards_of_the_full_one(config: RunConfig) -> 
 
 
 def test_plan_hash_ignores_what_does_not_decide_bytes(config: RunConfig) -> None:
-    """Workers and training do not change the plan; the seed, the priors and the input do."""
+    """Workers and the tolerance of the shares do not change the plan; the seed and the sampling do."""
     base = make_plan(config).sha256
     workers = config.cluster.model_copy(update={"workers": 7})
     assert make_plan(config.model_copy(update={"cluster": workers})).sha256 == base
+    wider = config.splits.model_copy(update={"tolerance": 0.9})
+    assert make_plan(config.model_copy(update={"splits": wider})).sha256 == base
+    finer = config.splits.model_copy(update={"nside": 512})
+    assert make_plan(config.model_copy(update={"splits": finer})).sha256 != base
     seeded = config.run.model_copy(update={"seed": 8})
     assert make_plan(config.model_copy(update={"run": seeded})).sha256 != base
     sampling = config.sampling.model_copy(update={"max_attempts": 3})

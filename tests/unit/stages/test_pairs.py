@@ -101,6 +101,7 @@ def equal_bits(left: xr.Dataset, right: xr.Dataset) -> bool:
 def test_shard_satisfies_the_schema(pairs: xr.Dataset) -> None:
     """The shard can be written as it is."""
     validate(pairs, TRAINING, {"sample": N_ROWS, "band": 3, "y": SIZE, "x": SIZE})
+    assert set(pairs["region_split_relabel"].to_numpy()) == {""}
 
 
 def test_roles_and_reasons(pairs: xr.Dataset) -> None:
@@ -116,6 +117,24 @@ def test_roles_and_reasons(pairs: xr.Dataset) -> None:
             expected = ("control", "none")
         assert (roles[row], reasons[row]) == expected
     assert pairs["pair_id"].to_numpy().tolist() == list(range(1000, 1000 + N_ROWS))
+
+
+def test_copies_of_a_host_share_their_split_though_the_emr_relabel_parts_them(
+    make_cutouts: MakeCutouts, make_rows: MakeRows, config: RunConfig
+) -> None:
+    """Twelve rows of one host under twelve task ids, a last bit apart: one split, one cell, one host_id."""
+    cutouts = make_cutouts(
+        12,
+        size=SIZE,
+        is_control=np.ones(12, np.uint8),
+        ra_deg=59.0 + np.spacing(59.0) * np.arange(-6, 6),
+        region_split=np.array(["val"] * 12, dtype=object),
+    )
+    pairs = make_pairs(cutouts, make_rows(cutouts), 0, config, plain(config))
+    for name in ("split", "split_healpix", "host_id"):
+        assert np.unique(pairs[name]).size == 1
+    assert set(pairs["region_split"].to_numpy()) == {"val"}
+    assert set(pairs["region_split_relabel"].to_numpy()) == {"train", "val"}
 
 
 def test_pair_is_host_plus_arc_to_the_last_bit(pairs: xr.Dataset, cutouts: xr.Dataset, config: RunConfig) -> None:
