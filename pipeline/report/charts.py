@@ -23,9 +23,14 @@ _INK = "#1c2228"
 _GRID = "#e3e7ea"
 
 
+def blank_figure(height_inch: float) -> Figure:
+    """A figure of the page's width without panels."""
+    return Figure(figsize=(_WIDTH_INCH, height_inch), dpi=_DOTS_PER_INCH, layout="constrained")
+
+
 def new_figure(rows: int, columns: int, height_inch: float) -> tuple[Figure, list[Axes]]:
     """A figure of the page's width and its panels, row by row."""
-    figure = Figure(figsize=(_WIDTH_INCH, height_inch), dpi=_DOTS_PER_INCH, layout="constrained")
+    figure = blank_figure(height_inch)
     axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         _dress(axis)

@@ -6,9 +6,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipeline.contracts.datasets import SPLITS
 from pipeline.report.charts import (
-    COLOUR_BY_SPLIT,
     COLOUR_CONTROL,
     COLOUR_POSITIVE,
     add_legend,
@@ -19,11 +17,11 @@ from pipeline.report.charts import (
     new_figure,
     say_empty,
 )
-from pipeline.report.inputs import RunInputs, has_role_code, in_split, usable_hosts
+from pipeline.report.inputs import RunInputs, has_role_code, usable_hosts
 from pipeline.report.markup import Html, details, figure, missing, number_text, section, table
+from pipeline.report.sky_map import draw_sky_map
 
 _BINS = 28
-_SKY_POINTS_MAX = 50_000
 _MAG_COLUMNS = ("mag_g", "mag_r", "mag_z")
 
 
@@ -48,11 +46,12 @@ def host_section(inputs: RunInputs) -> Html:
         ),
         details("Quantiles as a table", _median_table(quantities, is_pair, usable)),
         figure(
-            _sky_png(inputs),
-            "map of the hosts on the sky, coloured by split",
-            "Positions of all rows, coloured by the split of their sky cell "
-            f"(HEALPix NESTED, nside {inputs.config.splits.nside}). East is left. "
-            f"At most {_SKY_POINTS_MAX:,} positions are drawn, evenly thinned.",
+            as_png(draw_sky_map(inputs.columns, inputs.config.splits, inputs.config.run.seed)),
+            "maps of the sky cells and rows, coloured by split, with the guard band",
+            "Left: cells that hold rows, in the colour of their split; dots are rows, ringed in the guard. Right: the "
+            "surroundings of the cell with most guard rows; the grey band is the guard, and cells are shown whether "
+            "they hold rows or not. Equal-area projections, East is left; many rows are thinned evenly, or left out "
+            "on the left where they would hide the cells.",
         ),
     )
 
@@ -111,29 +110,3 @@ def _median_table(
         rows.append(cells)
     head = ("Quantity", "Pairs 5 %", "Median", "95 %", "Usable 5 %", "Median", "95 %")
     return table(head, rows)
-
-
-def _sky_png(inputs: RunInputs) -> bytes:
-    picture, [axis] = new_figure(1, 1, 4.2)
-    columns = inputs.columns
-    if columns is None:
-        raise ValueError("the sky map needs the training cube")
-    ra, dec = columns["ra_deg"].to_numpy(), columns["dec_deg"].to_numpy()
-    stride = -(-ra.size // _SKY_POINTS_MAX)
-    size = 26.0 if ra.size < 5000 else 6.0
-    for split in ("guard", *(name for name in SPLITS if name != "guard")):
-        chosen = np.flatnonzero(in_split(columns, split))
-        shown = chosen[:: max(stride, 1)]
-        axis.scatter(
-            ra[shown],
-            dec[shown],
-            s=size,
-            color=COLOUR_BY_SPLIT[split],
-            alpha=0.75,
-            linewidths=0,
-            label=f"{split} ({chosen.size:,})",
-        )
-    axis.invert_xaxis()
-    label_axes(axis, "Splits on the sky", "right ascension [deg]", "declination [deg]")
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, title="split (rows)")
-    return as_png(picture)
