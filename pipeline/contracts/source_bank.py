@@ -21,7 +21,6 @@ IMAGES_DTYPE = "float32"
 UNIT_SUM_TOLERANCE = 1e-4
 MIN_STAMP_SIZE_PX = 16
 REQUIRED_ATTRIBUTES = ("src_pixscale_arcsec", "stamp_size", "created_utc", "galaxy_kind")
-ADDED_ATTRIBUTES = ("schema_version", "psf_fwhm_arcsec", "source", "digest", "code_version")
 
 TEMPLATE_REJECT_REASONS = (
     "none",

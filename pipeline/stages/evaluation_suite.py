@@ -15,7 +15,6 @@ from pipeline.contracts.errors import VerificationError
 from pipeline.contracts.evaluation import EMR_KEYS, EvaluationSettings
 from pipeline.stages.calibration import calibrate, survey_yield
 from pipeline.stages.completeness import (
-    DetectionThreshold,
     completeness_surfaces,
     detection_thresholds,
     failure_table,
@@ -164,11 +163,6 @@ def evaluate_tiers(anchors: pd.DataFrame, tier_columns: tuple[str, ...], documen
         name = f"score>={entry['score']:g}" if entry["kind"] == "fixed" else entry["kind"]
         named.append((name, float(logit)))
     return recall_by_tier(anchors, tier_columns, tuple(named))
-
-
-def threshold_label(threshold: DetectionThreshold) -> str:
-    """A threshold in words, such as FPR=1.0e-02 or score >= 0.5."""
-    return f"score >= {threshold.score:g}" if threshold.kind == "fixed" else threshold.kind
 
 
 def _fill_failed_theta(injections: pd.DataFrame, manifest: pd.DataFrame | None) -> None:

@@ -13,7 +13,6 @@ from pipeline.contracts.errors import VerificationError
 
 WILSON = "Wilson 1927 score interval"
 JEFFREYS = "Jeffreys interval, Beta(k + 1/2, n - k + 1/2) quantiles"
-CLOPPER_PEARSON = "Clopper & Pearson 1934 exact interval"
 
 Interval = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -60,28 +59,6 @@ def jeffreys_interval(successes: ArrayLike, trials: ArrayLike, level: float = 0.
     k, n = _checked(successes, trials, level)
     tail = (1.0 - level) / 2.0
     return betaincinv(k + 0.5, n - k + 0.5, tail), betaincinv(k + 0.5, n - k + 0.5, 1.0 - tail)
-
-
-def clopper_pearson_interval(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> Interval:
-    """Interval whose coverage is never below `level` (Clopper & Pearson 1934, Biometrika 26, 404).
-
-    Args:
-        successes: 0 <= successes <= trials, broadcast against `trials`.
-        trials: >= 0; 0 gives NaN.
-        level: coverage in (0, 1).
-
-    Returns:
-        Lower and upper ends in [0, 1], float64; 0 where nothing and 1 where everything succeeded.
-
-    Raises:
-        VerificationError: counts out of range, or a level outside (0, 1).
-    """
-    k, n = _checked(successes, trials, level)
-    tail = (1.0 - level) / 2.0
-    low = np.where(k > 0.0, betaincinv(np.where(k > 0.0, k, 1.0), n - k + 1.0, tail), 0.0)
-    high = np.where(k < n, betaincinv(k + 1.0, np.where(k < n, n - k, 1.0), 1.0 - tail), 1.0)
-    empty = np.isnan(n)
-    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
 
 def _checked(successes: ArrayLike, trials: ArrayLike, level: float) -> Interval:

@@ -12,8 +12,7 @@ import xarray as xr
 from pipeline.contracts.datasets import REJECT_REASONS, ROLES, SPLITS, TRAINING
 from pipeline.contracts.errors import VerificationError
 from pipeline.contracts.evaluation import SELECTION_FUNCTION_COLUMNS, EvaluationSettings
-from pipeline.stages.completeness import DetectionThreshold
-from pipeline.stages.evaluation_suite import evaluate_run, evaluate_tiers, threshold_label
+from pipeline.stages.evaluation_suite import evaluate_run, evaluate_tiers
 
 BANDS = ("g", "r", "z")
 SETTINGS = EvaluationSettings(bootstrap_replicates=100)
@@ -140,11 +139,9 @@ def test_tiers_are_measured_at_the_thresholds_of_the_test_split() -> None:
         evaluate_tiers(anchors, ("visibility_tier",), {})
 
 
-def test_one_class_is_an_error_and_thresholds_have_names() -> None:
+def test_one_class_is_an_error() -> None:
     """A split whose scores are all of one label gives no evaluation."""
     columns = _columns(600)
     scores = _both(columns)
     with pytest.raises(VerificationError, match="both classes"):
         evaluate_run(columns, {**scores, "test": scores["test"].query("label == 1")}, BANDS, "r", 9, SETTINGS)
-    assert threshold_label(DetectionThreshold("fixed", float("nan"), 0.0, True)) == "score >= 0.5"
-    assert threshold_label(DetectionThreshold("FPR=1.0e-02", 0.01, 2.0, True)) == "FPR=1.0e-02"
