@@ -155,4 +155,5 @@ TRAINING = CubeSchema(
     ),
 )
 
+# Those proportional to the arc's flux, which a target can be set for.
 SNR_METRICS = ("arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture", "arc_snr_annulus")

@@ -14,13 +14,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from pipeline.contracts.datasets import SNR_METRICS
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC, mag_from_flux_nmgy
 from pipeline.kernels.arc_snr import combine_bands
 from pipeline.kernels.critical_curves import critical_curves
 from pipeline.report.charts import as_png, label_axes
 from pipeline.report.markup import DASH, number_text
 from pipeline.report.stamps import Stretch, colour_channels, lupton_rgb, noise_stretch, peak_stretch, stamp_png
-from pipeline.stages.arc_scene import LINEAR_METRICS, SCENE_BANDS, ArcScene
+from pipeline.stages.arc_scene import SCENE_BANDS, ArcScene
 from pipeline.stages.lens_system import LensPlane
 
 COLOUR_TANGENTIAL = "#56b4e9"
@@ -230,7 +231,7 @@ def _draw_table(axis: Axes, scene: ArcScene) -> None:
     axis.set_axis_off()
     rows = []
     for metric, values in scene.snr.items():
-        combined = _snr_text(float(combine_bands(values))) if metric in LINEAR_METRICS else DASH
+        combined = _snr_text(float(combine_bands(values))) if metric in SNR_METRICS else DASH
         rows.append([metric, *(_snr_text(float(value)) for value in values), combined])
     table = axis.table(
         rows, colLabels=["SNR", *SCENE_BANDS, "all"], colWidths=[0.46, 0.135, 0.135, 0.135, 0.135],

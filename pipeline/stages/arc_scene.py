@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.contracts.datasets import SNR_METRICS
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC, PSFSIZE_RANGE_ARCSEC, flux_nmgy_from_mag, mw_transmission
 from pipeline.kernels.arc_properties import ArcShape, arc_shape
@@ -23,8 +24,7 @@ from pipeline.kernels.render import DEFAULT_ACCURACY, StampGrid, render_arcs
 from pipeline.stages.lens_system import LensPlane, LensSystem, image_plane, source_plane, total_magnification
 
 SCENE_BANDS = ("g", "r", "z")
-LINEAR_METRICS = ("arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture", "arc_snr_annulus")
-SCENE_METRICS = (*LINEAR_METRICS, "arc_snr_region", "arc_snr_cumulative")
+SCENE_METRICS = (*SNR_METRICS, "arc_snr_region", "arc_snr_cumulative")
 CORE_RADIUS_PX = 8.0
 MAX_SIZE_PX = 256
 

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 
+from pipeline.contracts.datasets import SNR_METRICS
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.kernels.psf import psf_fwhm_arcsec, round_psf
 from pipeline.kernels.render import StampGrid, render_arcs
-from pipeline.stages.arc_scene import LINEAR_METRICS, SCENE_METRICS, Observation, make_scene, sky_noise_nmgy
+from pipeline.stages.arc_scene import SCENE_METRICS, Observation, make_scene, sky_noise_nmgy
 from pipeline.stages.lens_system import LensSystem
 
 SYSTEM = LensSystem(
@@ -74,7 +75,7 @@ def test_snr_is_measured_at_constant_invvar() -> None:
 def test_linear_snr_is_proportional_to_flux() -> None:
     """2.5 mag fainter is a tenth of every linear SNR."""
     bright, faint = (make_scene(dataclasses.replace(SYSTEM, mag_r=mag), OBSERVATION) for mag in (21.0, 23.5))
-    for metric in LINEAR_METRICS:
+    for metric in SNR_METRICS:
         assert bright.snr[metric] == pytest.approx(10.0 * faint.snr[metric], rel=1e-5)
 
 
