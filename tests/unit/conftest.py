@@ -1,4 +1,4 @@
-"""A source bank in memory, of templates whose handedness and orientation can be told."""
+"""A source bank in memory, of templates whose handedness and orientation can be told, and a lens system."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.contracts.source_bank import BANK_COLUMNS, SourceBank, bank_digest
+from pipeline.stages.arc_scene import Observation
+from pipeline.stages.lens_system import LensSystem
 
 SIDE_PX = 32
 PIXEL_SCALE_ARCSEC = 0.03
@@ -17,6 +19,36 @@ PIXEL_SCALE_ARCSEC = 0.03
 def make_bank() -> Callable[..., SourceBank]:
     """See `template_bank`."""
     return template_bank
+
+
+@pytest.fixture(scope="session")
+def lens_system() -> LensSystem:
+    """An elliptical isothermal lens off the middle in weak shear, with an exponential disc behind it."""
+    return LensSystem(
+        theta_e_arcsec=1.4,
+        lens_q=0.75,
+        lens_phi_rad=0.5,
+        lens_slope=2.0,
+        shear_gamma1=0.03,
+        shear_gamma2=-0.02,
+        lens_x_arcsec=0.1,
+        lens_y_arcsec=-0.2,
+        src_x_arcsec=0.3,
+        src_y_arcsec=0.1,
+        src_re_arcsec=0.15,
+        src_n=1.0,
+        src_q=0.6,
+        src_phi_rad=1.0,
+        mag_r=22.0,
+        gr=0.3,
+        rz=0.2,
+    )
+
+
+@pytest.fixture(scope="session")
+def observation() -> Observation:
+    """Seeing and depths like those of DR10."""
+    return Observation((1.3, 1.2, 1.1), (24.7, 23.9, 23.0))
 
 
 def template_bank(n_templates: int = 5, unusable: tuple[int, ...] = (1,)) -> SourceBank:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,33 +20,18 @@ from pipeline.report.markup import number_text
 from pipeline.stages.arc_scene import SCENE_METRICS, ArcScene, Observation, make_scene, sky_noise_nmgy
 from pipeline.stages.lens_system import LensSystem
 
-SYSTEM = LensSystem(
-    theta_e_arcsec=1.4,
-    lens_q=0.75,
-    lens_phi_rad=0.5,
-    lens_slope=2.0,
-    shear_gamma1=0.03,
-    shear_gamma2=-0.02,
-    lens_x_arcsec=0.1,
-    lens_y_arcsec=-0.2,
-    src_x_arcsec=0.3,
-    src_y_arcsec=0.1,
-    src_re_arcsec=0.15,
-    src_n=1.0,
-    src_q=0.6,
-    src_phi_rad=1.0,
-    mag_r=22.0,
-    gr=0.3,
-    rz=0.2,
-)
-OBSERVATION = Observation((1.3, 1.2, 1.1), (24.7, 23.9, 23.0))
 BANDS = ("g", "r", "z")
 SIGMA = np.full(3, 0.01, np.float32)
 
 
-def scene(**changes: float) -> ArcScene:
+@pytest.fixture(scope="module")
+def scene_of(lens_system: LensSystem, observation: Observation) -> Callable[..., ArcScene]:
     """The system with some numbers changed, as observed."""
-    return make_scene(dataclasses.replace(SYSTEM, **changes), OBSERVATION)
+
+    def make(**changes: float) -> ArcScene:
+        return make_scene(dataclasses.replace(lens_system, **changes), observation)
+
+    return make
 
 
 def drawn_texts(figure: Figure) -> list[Text]:
@@ -75,11 +61,13 @@ def drawn_texts(figure: Figure) -> list[Text]:
         ),
     ],
 )
-def test_labels_lie_inside_the_page_and_apart(changes: dict[str, float], size_px: int, noisy: bool) -> None:
+def test_labels_lie_inside_the_page_and_apart(
+    changes: dict[str, float], size_px: int, noisy: bool, lens_system: LensSystem, observation: Observation
+) -> None:
     """No text leaves the figure, no two texts overlap by more than a hair, in arcs of very different size."""
-    observation = dataclasses.replace(OBSERVATION, size_px=size_px)
-    made = make_scene(dataclasses.replace(SYSTEM, **changes), observation)
-    figure = draw_system(made, sky_noise_nmgy(observation, 1) if noisy else None)
+    sized = dataclasses.replace(observation, size_px=size_px)
+    made = make_scene(dataclasses.replace(lens_system, **changes), sized)
+    figure = draw_system(made, sky_noise_nmgy(sized, 1) if noisy else None)
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     page = figure.bbox
@@ -91,9 +79,9 @@ def test_labels_lie_inside_the_page_and_apart(changes: dict[str, float], size_px
         assert not box.overlaps(other_box), (name, other)
 
 
-def test_figure_shows_curves_and_snr() -> None:
+def test_figure_shows_curves_and_snr(scene_of: Callable[..., ArcScene]) -> None:
     """Caustics in one plane and critical curves in the other, as the scene has them, and every metric in the table."""
-    made = scene()
+    made = scene_of()
     figure = draw_system(made)
     source, image = figure.axes[0], figure.axes[1]
     lines = {line.get_label(): line.get_xydata() for line in source.lines}
@@ -106,16 +94,18 @@ def test_figure_shows_curves_and_snr() -> None:
 
 
 @pytest.mark.parametrize(("slope", "source_lines", "image_lines"), [(1.8, 3, 3), (2.0, 3, 2), (2.2, 2, 2)])
-def test_radial_curve_is_drawn_where_there_is_one(slope: float, source_lines: int, image_lines: int) -> None:
+def test_radial_curve_is_drawn_where_there_is_one(
+    slope: float, source_lines: int, image_lines: int, scene_of: Callable[..., ArcScene]
+) -> None:
     """Both planes below slope 2, the cut alone at 2, none above; the lens is a marker in each."""
-    figure = draw_system(scene(lens_slope=slope))
+    figure = draw_system(scene_of(lens_slope=slope))
     assert [len(axis.lines) for axis in figure.axes[:2]] == [source_lines, image_lines]
 
 
-def test_noise_is_in_the_stamps() -> None:
+def test_noise_is_in_the_stamps(scene_of: Callable[..., ArcScene], observation: Observation) -> None:
     """The r stamp shows arc plus noise if noise is given, the arc alone if not."""
-    made = scene()
-    noise = sky_noise_nmgy(OBSERVATION, 5)
+    made = scene_of()
+    noise = sky_noise_nmgy(observation, 5)
     shown = [
         [image.get_array() for axis in figure.axes for image in axis.images]
         for figure in (draw_system(made), draw_system(made, noise))
