@@ -126,7 +126,7 @@ def test_another_schema_version_is_refused(make_cube: CubeMaker) -> None:
     """A cube of a future schema is a ContractError, not a guess."""
     cube = make_cube()
     cube.attrs["schema_version"] = 99
-    with pytest.raises(ContractError, match="expected cube schema 'training' version 2"):
+    with pytest.raises(ContractError, match="expected cube schema 'training' version 3"):
         load_examples(cube, SPEC)
 
 
