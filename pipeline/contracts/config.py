@@ -17,6 +17,7 @@ from pipeline.contracts.gate_config import GateSection
 from pipeline.contracts.injection import InjectionSection
 from pipeline.contracts.priors import Fraction, Positive, Section
 from pipeline.contracts.survey import BANDS
+from pipeline.contracts.training_config import TrainingSection
 
 S3_SCHEMES = ("s3://", "s3a://")
 
@@ -136,39 +137,6 @@ class SplitSection(Section):
         return self
 
 
-class PreprocessSection(Section):
-    """Normalisation of a stamp: (x - median) / MAD over an annulus, clipped; NaN is an error."""
-
-    annulus_px: tuple[Positive, Positive] = (20.0, 32.0)
-    clip: Positive = 10.0
-
-    @model_validator(mode="after")
-    def _annulus_is_ordered(self) -> PreprocessSection:
-        if self.annulus_px[0] >= self.annulus_px[1]:
-            raise ValueError(f"annulus_px needs inner < outer, got {self.annulus_px}")
-        return self
-
-
-class TrainingSection(Section):
-    """The trainer. `centre_mask_px` hides the core of both classes with probability `centre_mask_prob`."""
-
-    enabled: bool = True
-    epochs: Annotated[int, Field(ge=1, le=10_000)]
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
-    learning_rate: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
-    base_channels: Annotated[int, Field(ge=4, le=256)] = 16
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    centre_mask_px: Annotated[float, Field(ge=0.0)] = 0.0
-    centre_mask_prob: Fraction = 0.0
-    preprocess: PreprocessSection = PreprocessSection()
-    timeout_s: Positive = 86_400.0
-
-    def identity_sha256(self) -> str:
-        """Hash of what decides the trained weights."""
-        return hashlib.sha256(self.model_dump_json(exclude={"enabled", "timeout_s"}).encode()).hexdigest()
-
-
 class ShardSection(Section):
     """Size of a shard, the unit of work, storage and retry; and of its inner chunks."""
 
@@ -227,6 +195,11 @@ class RunConfig(Section):
             raise ValueError("band i has no source colour in this version; survey.bands may hold g, r, z")
         if self.training.preprocess.annulus_px[0] >= self.survey.stamp_size_px / 2 * 2**0.5:
             raise ValueError("training.preprocess.annulus_px lies outside the stamp")
+        degraded = self.training.centre_degradation
+        if degraded is not None and degraded.radius_px + degraded.edge_px > self.survey.stamp_size_px / 2:
+            raise ValueError(
+                f"training.centre_degradation reaches {degraded.radius_px + degraded.edge_px:g} px, beyond the stamp"
+            )
         if self.sampling.metric == "arc_snr_annulus" and self.sampling.band != "r":
             raise ValueError("sampling.metric arc_snr_annulus needs sampling.band: r, the only band with a depth")
         source, psf = self.injection.source, self.injection.psf

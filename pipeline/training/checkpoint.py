@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.contracts.config import PreprocessSection
 from pipeline.contracts.errors import ContractError
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.training.model import LensResNet
 
 CHECKPOINT_VERSION = 1

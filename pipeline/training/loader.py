@@ -16,9 +16,9 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.contracts.config import PreprocessSection
 from pipeline.contracts.datasets import ROLES, SPLITS, TRAINED_SPLITS, TRAINING
 from pipeline.contracts.errors import ConfigError, ContractError, PipelineError, VerificationError
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.storage.cube import PublishedCube
 from pipeline.training.preprocess import normalise
 
@@ -103,17 +103,19 @@ def load_examples(
     }
 
 
-def batches(examples: Examples, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    examples: Examples, batch_size: int, seed: int, epoch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, NDArray[np.int64]]]:
     """All examples once, in the order of the epoch's permutation; the last batch may be shorter.
 
     Yields:
-        stamps (example, band, y, x) float32 and labels (example) float32.
+        stamps (example, band, y, x) float32, labels (example) float32 and cube rows (example) int64.
     """
     order = epoch_permutation(len(examples), seed, epoch)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         label = examples.label[chosen].astype(np.float32)
-        yield torch.from_numpy(examples.stamps[chosen]), torch.from_numpy(label)
+        yield torch.from_numpy(examples.stamps[chosen]), torch.from_numpy(label), examples.row[chosen]
 
 
 def epoch_permutation(n_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.contracts.config import PreprocessSection
 from pipeline.contracts.errors import ConfigError, ContractError
+from pipeline.contracts.training_config import PreprocessSection
 
 MIN_ANNULUS_PIXELS = 32
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pipeline.contracts.config import TrainingSection
 from pipeline.contracts.errors import VerificationError
+from pipeline.contracts.training_config import TrainingSection
 from pipeline.stages.evaluation import auc, roc_curve, tpr_at_fpr
 from pipeline.training.augment import augment, augmentation_generator
+from pipeline.training.degradation import degrade_centres
 from pipeline.training.loader import Examples, batches
 from pipeline.training.model import LensResNet, predict_logits
 
@@ -42,6 +43,8 @@ class EpochRecord:
         learning_rate: of the epoch's last step.
         seconds: training and validation.
         samples_per_s: training examples over the training time.
+        centre_probability: that a training stamp's centre was degraded.
+        centre_strength: of that degradation.
     """
 
     epoch: int
@@ -52,6 +55,8 @@ class EpochRecord:
     learning_rate: float
     seconds: float
     samples_per_s: float
+    centre_probability: float = 0.0
+    centre_strength: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,8 @@ def train(
 
     Args:
         examples: splits `train` and `val`; nothing else is read.
-        training: epochs, batch size, learning rate, network width, centre mask.
-        seed: decides initial weights, order and augmentation.
+        training: epochs, batch size, learning rate, network width, centre degradation.
+        seed: decides initial weights, order, degradation and augmentation.
         device: where the network runs.
 
     Raises:
@@ -98,6 +103,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
     steps_per_epoch = math.ceil(len(train_examples) / training.batch_size)
     n_steps = training.epochs * steps_per_epoch
+    degradation = training.centre_degradation
 
     history: list[EpochRecord] = []
     best: Snapshot | None = None
@@ -107,11 +113,11 @@ def train(
         model.train()
         generator = augmentation_generator(seed, epoch)
         loss_sum, rate = 0.0, 0.0
-        for batch, (stamps, label) in enumerate(batches(train_examples, training.batch_size, seed, epoch)):
+        for batch, (stamps, label, row) in enumerate(batches(train_examples, training.batch_size, seed, epoch)):
             rate = learning_rate(epoch * steps_per_epoch + batch, steps_per_epoch, n_steps, training.learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            augmented = augment(stamps, generator, training.centre_mask_px, training.centre_mask_prob)
+            augmented = augment(degrade_centres(stamps, row, training, seed, epoch), generator)
             loss = binary_cross_entropy_with_logits(model(augmented.to(device)), label.to(device))
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -135,6 +141,8 @@ def train(
             learning_rate=rate,
             seconds=time.perf_counter() - started,
             samples_per_s=len(train_examples) / trained_s,
+            centre_probability=0.0 if degradation is None else degradation.probability.at(epoch),
+            centre_strength=0.0 if degradation is None else degradation.strength.at(epoch),
         )
         history.append(record)
         logger.info("epoch", extra={"fields": asdict(record)})

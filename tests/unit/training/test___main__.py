@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.contracts.config import PreprocessSection
 from pipeline.contracts.datasets import SPLITS
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.storage.cube import PublishedCube
 from pipeline.storage.locations import Location
 from pipeline.training.__main__ import main

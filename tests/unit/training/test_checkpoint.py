@@ -8,8 +8,8 @@ import pickle
 import pytest
 import torch
 
-from pipeline.contracts.config import PreprocessSection
 from pipeline.contracts.errors import ContractError
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.model import LensResNet
 

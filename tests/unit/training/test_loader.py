@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.contracts.config import PreprocessSection
 from pipeline.contracts.datasets import ROLES, SPLITS
 from pipeline.contracts.errors import ConfigError, ContractError, PipelineError, StorageError, VerificationError
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.storage.cube import HIERARCHY, PublishedCube
 from pipeline.training.loader import available_memory_bytes, batches, epoch_permutation, load_examples
 from pipeline.training.preprocess import normalise
@@ -131,15 +131,16 @@ def test_another_schema_version_is_refused(make_cube: CubeMaker) -> None:
 
 
 def test_every_epoch_sees_every_example_once_in_its_own_order(make_cube: CubeMaker) -> None:
-    """Batches of 16 cover all examples with their labels, shuffled, the last batch shorter; epochs differ."""
+    """Batches of 16 cover all examples with labels and rows, shuffled, the last batch shorter; epochs differ."""
     examples = load_examples(make_cube(), SPEC)["train"]
     seen = []
     for epoch in (0, 1):
         loaded = list(batches(examples, 16, 7, epoch))
-        assert {len(label) for _, label in loaded[:-1]} == {16}
+        assert {len(label) for _, label, _ in loaded[:-1]} == {16}
         order = epoch_permutation(len(examples), 7, epoch)
-        np.testing.assert_array_equal(torch.cat([stamps for stamps, _ in loaded]), examples.stamps[order])
-        np.testing.assert_array_equal(torch.cat([label for _, label in loaded]), examples.label[order])
+        np.testing.assert_array_equal(torch.cat([stamps for stamps, _, _ in loaded]), examples.stamps[order])
+        np.testing.assert_array_equal(torch.cat([label for _, label, _ in loaded]), examples.label[order])
+        np.testing.assert_array_equal(np.concatenate([row for _, _, row in loaded]), examples.row[order])
         seen.append(order.tolist())
     assert sorted(seen[0]) == sorted(seen[1]) == list(range(len(examples)))
     assert seen[0] != seen[1]

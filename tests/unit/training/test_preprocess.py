@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.contracts.config import PreprocessSection
 from pipeline.contracts.errors import ConfigError, ContractError
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.training.preprocess import annulus, normalise, require_same_spec, stamp_radius
 
 

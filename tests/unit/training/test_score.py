@@ -12,8 +12,8 @@ import pytest
 import torch
 import xarray as xr
 
-from pipeline.contracts.config import PreprocessSection
 from pipeline.contracts.errors import ContractError, VerificationError
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.storage.locations import Location
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.loader import Examples

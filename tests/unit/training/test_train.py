@@ -11,8 +11,8 @@ import pytest
 import torch
 import xarray as xr
 
-from pipeline.contracts.config import PreprocessSection, TrainingSection
 from pipeline.contracts.errors import VerificationError
+from pipeline.contracts.training_config import CentreDegradation, PreprocessSection, TrainingSection
 from pipeline.storage.cube import PublishedCube
 from pipeline.training.loader import Examples, load_examples
 from pipeline.training.model import LensResNet, predict_logits
@@ -20,6 +20,7 @@ from pipeline.training.train import EpochRecord, _is_better, configure_torch, le
 
 CubeMaker = Callable[..., PublishedCube]
 SPEC = PreprocessSection(annulus_px=(9.0, 16.0))
+DEGRADED = CentreDegradation.model_validate({"kinds": ["mask", "noise"], "radius_px": 3, "probability": 0.5})
 SHORT = TrainingSection(epochs=3, batch_size=16, base_channels=4, learning_rate=3e-3, preprocess=SPEC)
 
 
@@ -46,7 +47,7 @@ def test_bright_rings_are_learned(make_cube: CubeMaker) -> None:
 def test_same_seed_gives_identical_weights() -> None:
     """Two runs agree in every bit of best and last weights; another seed does not."""
     device = configure_torch(1)
-    training = SHORT.model_copy(update={"centre_mask_px": 3.0, "centre_mask_prob": 0.5})
+    training = SHORT.model_copy(update={"centre_degradation": DEGRADED})
     first, second, other = (train(_noise(), training, seed, device) for seed in (5, 5, 6))
     assert _same(first.last.weights, second.last.weights)
     assert _same(first.best.weights, second.best.weights)
@@ -96,7 +97,24 @@ def test_history_records_the_rate_that_was_applied() -> None:
     assert history[0].learning_rate == SHORT.learning_rate
     assert history[2].learning_rate < history[1].learning_rate < SHORT.learning_rate
     assert [record.epoch for record in history] == [0, 1, 2]
+    assert {(record.centre_probability, record.centre_strength) for record in history} == {(0.0, 0.0)}
     assert all(record.val_tpr_at_fpr == {"0.01": None, "0.001": None} for record in history)
+
+
+def test_validation_sees_whole_centres_and_history_the_schedule() -> None:
+    """With every training centre masked the recorded validation loss is that of the stamps as they are."""
+    device, examples = configure_torch(1), _noise()
+    content = {"radius_px": 6, "probability": {"start": 0.5, "end": 1.0, "last_epoch": 2}}
+    training = SHORT.model_copy(update={"centre_degradation": CentreDegradation.model_validate(content)})
+    result = train(examples, training, 2, device)
+    assert [record.centre_probability for record in result.history] == [0.5, 0.75, 1.0]
+    assert [record.centre_strength for record in result.history] == [1.0, 1.0, 1.0]
+    model = LensResNet(3, SHORT.base_channels)
+    model.load_state_dict(result.last.weights)
+    logit = predict_logits(model, examples["val"].stamps, device)
+    assert mean_loss(examples["val"].label, logit) == pytest.approx(result.last.record.val_loss, rel=1e-6)
+    plain = train(examples, SHORT, 2, device)
+    assert plain.history[0].train_loss != result.history[0].train_loss
 
 
 def test_optimizer_steps_follow_the_schedule() -> None:

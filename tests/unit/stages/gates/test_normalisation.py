@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.contracts.config import PreprocessSection
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.stages.gates.apertures import annulus_statistics
 from pipeline.training.preprocess import normalise
 
