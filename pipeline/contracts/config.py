@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.contracts.evaluation import EvaluationSettings
 from pipeline.contracts.gate_config import GateSection
 from pipeline.contracts.injection import InjectionSection
 from pipeline.contracts.priors import Fraction, Positive, Section
@@ -180,6 +181,7 @@ class RunConfig(Section):
     splits: SplitSection = SplitSection()
     gates: GateSection = GateSection()
     training: TrainingSection
+    evaluation: EvaluationSettings = EvaluationSettings()
     shards: ShardSection
     cluster: ClusterSection
 

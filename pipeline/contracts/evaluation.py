@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
-from pipeline.contracts.errors import ConfigError
+from pydantic import AfterValidator, Field
+
+from pipeline.contracts.priors import Section
+
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 # Negatives that must lie above a threshold before its false-positive rate is called known.
 MIN_FALSE_POSITIVES = 10
@@ -54,15 +57,11 @@ class Axis:
 
     Attributes:
         name: as in the tables; the columns are `<name>_low` and `<name>_high`.
-        edges: increasing bin edges; a bin holds low <= value < high.
+        edges: at least two, increasing; a bin holds low <= value < high.
     """
 
     name: str
     edges: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.edges) < 2 or any(not low < high for low, high in pairwise(self.edges)):
-            raise ConfigError(f"axis {self.name!r}: expected at least two increasing edges, got {self.edges}")
 
     @property
     def n_bins(self) -> int:
@@ -70,63 +69,98 @@ class Axis:
         return len(self.edges) - 1
 
 
-def centred_axis(name: str, first: float, step: float, count: int) -> Axis:
-    """An axis of `count` bins of width `step` whose first bin is centred on `first`."""
-    return Axis(name, tuple(round(first + (index - 0.5) * step, 9) for index in range(count + 1)))
+def _centred(first: float, step: float, count: int) -> tuple[float, ...]:
+    """Edges of `count` bins of width `step` whose first bin is centred on `first`."""
+    return tuple(round(first + (index - 0.5) * step, 9) for index in range(count + 1))
 
 
-_THETA_E = centred_axis("theta_e", 0.5, 0.25, 11)
-_PSF_FWHM = centred_axis("psf_fwhm", 0.9, 0.15, 7)
-_DEPTH = centred_axis("depth_5sig", 22.5, 0.5, 5)
+def _increasing(edges: tuple[float, ...]) -> tuple[float, ...]:
+    if any(not low < high for low, high in pairwise(edges)):
+        raise ValueError(f"edges must increase, got {edges}")
+    return edges
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What an evaluation measures.
+def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"values must be distinct, got {values}")
+    return values
 
-    Attributes:
-        false_positive_rates: rates at which thresholds are set; each needs 10 / rate negatives.
-        score_thresholds: fixed thresholds on the score in (0, 1).
-        base_rate: share of lenses among the objects of the sky that purity is quoted for.
-        bootstrap_replicates: resamplings of the hosts behind every bootstrap interval.
-        min_effective_n: effective number of injections below which a cell is not sufficient.
-        calibration_bins: equal bins of the score in [0, 1] of the reliability curve.
-        theta_e: Einstein radius. [arcsec]
-        psf_fwhm: psfsize in r. [arcsec]
-        depth_5sig: 5-sigma point-source depth in r. [mag]
-        source_mag: unlensed source magnitude in r. [mag]
-        lensed_mag: magnitude of the arc inside the stamp in r. [mag]
-        host_mag: host magnitude in r. [mag]
-        arc_snr: the EMR arc_snr. [1]
-        theta_e_over_psf: Einstein radius over psfsize in r. [1]
+
+Edges = Annotated[tuple[float, ...], Field(min_length=2), AfterValidator(_increasing)]
+Shares = Annotated[tuple[OpenFraction, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class EvaluationEdges(Section):
+    """Bin edges of every axis; a bin holds low <= value < high.
+
+    theta_e is the Einstein radius, psf_fwhm psfsize in sampling.band, depth_5sig the 5-sigma point-source depth,
+    source_mag unlensed, lensed_mag that of the arc inside the stamp, arc_snr the EMR one.
     """
 
-    false_positive_rates: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
-    score_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
-    base_rate: float = 1e-4
-    bootstrap_replicates: int = 400
-    min_effective_n: float = 30.0
-    calibration_bins: int = 15
-    theta_e: Axis = _THETA_E
-    psf_fwhm: Axis = _PSF_FWHM
-    depth_5sig: Axis = _DEPTH
-    source_mag: Axis = Axis("source_mag", (20.0, 21.0, 22.0, 23.0, 24.0, 25.0, 26.0, 27.0, 28.0))
-    lensed_mag: Axis = Axis("lensed_mag", (16.0, 18.0, 20.0, 22.0, 24.0, 27.0))
-    host_mag: Axis = Axis("host_mag", (16.0, 17.0, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0))
-    arc_snr: Axis = Axis("arc_snr", (0.0, 0.8, 2.0, 5.0, 8.0, 12.0, 20.0, 50.0, 100.0))
-    theta_e_over_psf: Axis = Axis("theta_e_over_psf", (0.0, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 4.0))
+    theta_e_arcsec: Edges = _centred(0.5, 0.25, 11)
+    psf_fwhm_arcsec: Edges = _centred(0.9, 0.15, 7)
+    depth_5sig_mag: Edges = _centred(22.5, 0.5, 5)
+    source_mag: Edges = (20.0, 21.0, 22.0, 23.0, 24.0, 25.0, 26.0, 27.0, 28.0)
+    lensed_mag: Edges = (16.0, 18.0, 20.0, 22.0, 24.0, 27.0)
+    host_mag: Edges = (16.0, 17.0, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0)
+    arc_snr: Edges = (0.0, 0.8, 2.0, 5.0, 8.0, 12.0, 20.0, 50.0, 100.0)
+    theta_e_over_psf: Edges = (0.0, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 4.0)
 
-    def __post_init__(self) -> None:
-        unit = (*self.false_positive_rates, *self.score_thresholds, self.base_rate)
-        if not all(0.0 < value < 1.0 for value in unit):
-            raise ConfigError(f"expected rates and thresholds in (0, 1), got {unit}")
-        if self.bootstrap_replicates < 100 or self.calibration_bins < 2:
-            raise ConfigError(
-                f"expected at least 100 replicates and 2 calibration bins, got {self.bootstrap_replicates} and "
-                f"{self.calibration_bins}"
-            )
-        if not (math.isfinite(self.min_effective_n) and self.min_effective_n >= 1.0):
-            raise ConfigError(f"expected min_effective_n >= 1, got {self.min_effective_n}")
+
+class EvaluationSettings(Section):
+    """What the evaluation measures; no part of the plan, so that a change evaluates again and nothing else."""
+
+    false_positive_rates: Shares = Field(default=(1e-2, 1e-3, 1e-4), description="each needs 10 / rate negatives")
+    score_thresholds: Shares = Field(default=(0.3, 0.5, 0.7), description="fixed thresholds on the score")
+    base_rate: OpenFraction = Field(default=1e-4, description="share of lenses on the sky that purity is quoted for")
+    bootstrap_replicates: Annotated[int, Field(ge=100, le=100_000)] = Field(
+        default=400, description="resamplings of the hosts"
+    )
+    min_effective_n: Annotated[float, Field(ge=1.0)] = Field(
+        default=30.0, description="below it a cell is not sufficient"
+    )
+    calibration_bins: Annotated[int, Field(ge=2, le=1000)] = Field(default=15, description="equal bins of the score")
+    edges: EvaluationEdges = EvaluationEdges()
+
+    @property
+    def theta_e(self) -> Axis:
+        """Einstein radius. [arcsec]"""
+        return Axis("theta_e", self.edges.theta_e_arcsec)
+
+    @property
+    def psf_fwhm(self) -> Axis:
+        """Seeing, psfsize. [arcsec]"""
+        return Axis("psf_fwhm", self.edges.psf_fwhm_arcsec)
+
+    @property
+    def depth_5sig(self) -> Axis:
+        """5-sigma point-source depth. [mag]"""
+        return Axis("depth_5sig", self.edges.depth_5sig_mag)
+
+    @property
+    def source_mag(self) -> Axis:
+        """Unlensed source magnitude. [mag]"""
+        return Axis("source_mag", self.edges.source_mag)
+
+    @property
+    def lensed_mag(self) -> Axis:
+        """Magnitude of the arc inside the stamp. [mag]"""
+        return Axis("lensed_mag", self.edges.lensed_mag)
+
+    @property
+    def host_mag(self) -> Axis:
+        """Host magnitude. [mag]"""
+        return Axis("host_mag", self.edges.host_mag)
+
+    @property
+    def arc_snr(self) -> Axis:
+        """The EMR arc_snr. [1]"""
+        return Axis("arc_snr", self.edges.arc_snr)
+
+    @property
+    def theta_e_over_psf(self) -> Axis:
+        """Einstein radius over psfsize. [1]"""
+        return Axis("theta_e_over_psf", self.edges.theta_e_over_psf)
 
     @property
     def surfaces(self) -> tuple[tuple[Axis, ...], ...]:
@@ -143,4 +177,4 @@ class EvaluationSettings:
 
     def document(self) -> dict[str, Any]:
         """The settings as JSON types."""
-        return asdict(self)
+        return self.model_dump(mode="json")

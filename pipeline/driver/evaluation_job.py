@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import logging
@@ -14,7 +13,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from pipeline.contracts.errors import VerificationError
-from pipeline.contracts.evaluation import EvaluationSettings
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.plan import manifest_location
 from pipeline.stages.evaluation_suite import Evaluation, evaluate_run, evaluate_tiers
@@ -42,12 +40,13 @@ _MANIFEST_KEYS = {
 }
 
 
-def run_evaluation(context: RunContext, settings: EvaluationSettings | None = None) -> None:
-    """Evaluate the trainer's scores; does nothing without training, or if that was done already.
+def run_evaluation(context: RunContext) -> None:
+    """Evaluate the trainer's scores as section `evaluation` says.
+
+    Does nothing without training, or if that was done already with the same scores and settings.
 
     Args:
         context: the run; its training is complete.
-        settings: what to measure; the defaults if None.
 
     Raises:
         VerificationError: scores that do not belong to the cube, or results that do not read back.
@@ -55,14 +54,13 @@ def run_evaluation(context: RunContext, settings: EvaluationSettings | None = No
     """
     if not context.config.training.enabled:
         return
-    chosen = settings or EvaluationSettings()
     folder = evaluation_folder(context.layout.root)
     names = set(context.layout.training.names())
     missing = [name for name in SCORED_SPLITS.values() if name not in names]
     if missing:
         raise VerificationError(f"{context.layout.training.url}: expected the scores {missing}; train again")
     raw = {split: context.layout.training.join(name).read_bytes() for split, name in SCORED_SPLITS.items()}
-    identity = _identity(context, chosen, raw)
+    identity = _identity(context, raw)
     if "evaluate" in context.record.stages and evaluation_identity(folder) == identity:
         return
     context.record.stages.pop("evaluate", None)
@@ -75,7 +73,7 @@ def run_evaluation(context: RunContext, settings: EvaluationSettings | None = No
         tuple(map(str, cube.attrs["bands"])),
         context.config.sampling.band,
         context.config.run.seed,
-        chosen,
+        context.config.evaluation,
         _manifest_keys(context),
     )
     _store(folder, identity, found)
@@ -107,12 +105,12 @@ def _store(folder: Location, identity: dict[str, Any], found: Evaluation) -> Non
         raise VerificationError(f"{folder.url}: the evaluation's marker is gone")
 
 
-def _identity(context: RunContext, settings: EvaluationSettings, raw: dict[str, bytes]) -> dict[str, Any]:
+def _identity(context: RunContext, raw: dict[str, bytes]) -> dict[str, Any]:
     return {
         "plan_sha256": context.plan.sha256,
         "training_sha256": context.config.training.identity_sha256(),
         "seed": context.config.run.seed,
-        "settings_sha256": hashlib.sha256(repr(dataclasses.astuple(settings)).encode()).hexdigest(),
+        "settings_sha256": context.config.sha256("evaluation"),
         "scores_sha256": {split: hashlib.sha256(data).hexdigest() for split, data in raw.items()},
     }
 

@@ -19,6 +19,8 @@ from pipeline.report.charts import (
     pin_log_ticks,
     say_empty,
 )
+from pipeline.report.emr_figure import emr_surfaces_png
+from pipeline.report.evaluation import metrics_png
 from pipeline.report.inputs import RunInputs
 from pipeline.report.markup import (
     DASH,
@@ -34,6 +36,7 @@ from pipeline.report.markup import (
     section,
     table,
 )
+from pipeline.storage.evaluation_tables import StoredEvaluation
 
 PLANE = "theta_e,psf_fwhm"
 SNR_TICKS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
@@ -53,6 +56,12 @@ _TABLES = (
     ("completeness_surfaces_region_agg_injections", "the same over all regions"),
     ("fpr_surfaces_controls", "false-positive rates of the controls with the columns of the EMR job"),
 )
+_FIGURES = {
+    "completeness-plane.png": "C and effective number over Einstein radius and seeing",
+    "completeness-curves.png": "C along every axis",
+    "evaluation-strata.png": "reliability curve, AUC and TPR by stratum",
+    "emr-surfaces.png": "the EMR surfaces by resolution, depth and seeing",
+}
 
 
 def completeness_section(inputs: RunInputs) -> Html:
@@ -62,8 +71,7 @@ def completeness_section(inputs: RunInputs) -> Html:
     if stored is None:
         return section("completeness", title, missing(inputs.why_no_evaluation()))
     surfaces, meta = stored.tables["completeness"], stored.documents["selection_function_meta"]
-    kind, score = shown_threshold(surfaces)
-    shown = surfaces[(surfaces["threshold_type"] == kind) & np.isclose(surfaces["threshold"], score)]
+    kind, score, shown = _shown(surfaces)
     threshold = f"{kind} (score at least {number_text(score, 4)})" if kind != "fixed" else f"score at least {score:g}"
     return section(
         "completeness",
@@ -88,9 +96,29 @@ def completeness_section(inputs: RunInputs) -> Html:
         heading("Injections that failed"),
         _failure_table(meta),
         note(f"They have no score and do not enter C. Depth is {meta['depth_5sig']}; {meta['psf_fwhm']}."),
-        heading("Tables"),
-        bullets([f"evaluation/{name}.parquet and .csv: {meaning}" for name, meaning in _TABLES]),
+        heading("Tables and figures"),
+        bullets(
+            [f"evaluation/{name}.parquet and .csv: {meaning}" for name, meaning in _TABLES]
+            + [f"report/{name}: {meaning}" for name, meaning in _FIGURES.items()]
+        ),
     )
+
+
+def evaluation_figures(stored: StoredEvaluation) -> dict[str, bytes]:
+    """The figures of an evaluation as files: name -> PNG.
+
+    Args:
+        stored: a verified evaluation.
+    """
+    tables, documents = stored.tables, stored.documents
+    shown = _shown(tables["completeness"])[2]
+    pictures = (
+        _plane_png(shown[shown["surface"] == PLANE], documents["selection_function_meta"]["min_effective_n"]),
+        _curves_png(shown),
+        metrics_png(documents["evaluation"]["calibration"], tables["strata"]),
+        emr_surfaces_png(tables["completeness_surfaces_injections"], tables["fpr_surfaces_controls"]),
+    )
+    return dict(zip(_FIGURES, pictures, strict=True))
 
 
 def shown_threshold(surfaces: pd.DataFrame) -> tuple[str, float]:
@@ -105,6 +133,12 @@ def shown_threshold(surfaces: pd.DataFrame) -> tuple[str, float]:
         return str(strictest["threshold_type"]), float(strictest["threshold"])
     fixed = np.sort(surfaces.loc[surfaces["threshold_type"] == "fixed", "threshold"].unique())
     return "fixed", float(fixed[len(fixed) // 2])
+
+
+def _shown(surfaces: pd.DataFrame) -> tuple[str, float, pd.DataFrame]:
+    """Type and score of the threshold that figures show, and the rows of the surfaces at it."""
+    kind, score = shown_threshold(surfaces)
+    return kind, score, surfaces[(surfaces["threshold_type"] == kind) & np.isclose(surfaces["threshold"], score)]
 
 
 def _whole_table(rows: pd.DataFrame) -> Html:

@@ -73,7 +73,7 @@ def evaluation_section(inputs: RunInputs) -> Html:
             f"{number_text(calibration['positive_share'], 3)}; other shares need other probabilities."
         ),
         figure(
-            _metrics_png(calibration, strata),
+            metrics_png(calibration, strata),
             "reliability curve, and AUC and true-positive rate by stratum",
             f"First: share of positives against mean score ({calibration['method']}). Others: TPR at the lowest "
             "measurable FPR, one threshold for the whole sample, and AUC; bars are 95 % intervals.",
@@ -85,6 +85,7 @@ def evaluation_section(inputs: RunInputs) -> Html:
             "Explained: what the metric of the validation split changes by when its strata are weighted to be as "
             "frequent as the test split's. A share is given only where the interval of the gap excludes 0."
         ),
+        details("Settings of the evaluation", _settings_table(document["settings"])),
     )
 
 
@@ -135,7 +136,13 @@ def _yield_table(document: Mapping[str, Any]) -> Html:
     return table(head, rows, caption=f"Ranges: {document['survey_yield'][0]['method']}.")
 
 
-def _metrics_png(calibration: Mapping[str, Any], strata: pd.DataFrame) -> bytes:
+def metrics_png(calibration: Mapping[str, Any], strata: pd.DataFrame) -> bytes:
+    """Reliability curve, and AUC and TPR by stratum.
+
+    Args:
+        calibration: "calibration" of the document `evaluation`.
+        strata: table `strata`.
+    """
     picture, axes = new_figure(2, 4, 5.6)
     curve = pd.DataFrame(calibration["reliability"])
     first = axes[0]
@@ -210,6 +217,16 @@ def _gap_table(gaps: list[Mapping[str, Any]]) -> Html:
     ]
     head = ("Metric", "Matched on", "Val", "Test", "Val \u2212 test", "Explained", "Share", "Test unmatched")
     return table(head, rows, caption=f"Intervals: {gaps[0]['method']}.", text_columns=(0, 1))
+
+
+def _settings_table(settings: Mapping[str, Any]) -> Html:
+    edges = {f"edges.{name}": values for name, values in settings["edges"].items()}
+    shown = {name: value for name, value in settings.items() if name != "edges"} | edges
+    rows = [
+        (f"evaluation.{name}", ", ".join(f"{x:g}" for x in (value if isinstance(value, list) else [value])))
+        for name, value in shown.items()
+    ]
+    return table(("Key", "Value"), rows, text_columns=(0, 1))
 
 
 def _ends(low: float | None, high: float | None) -> str:

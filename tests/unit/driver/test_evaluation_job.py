@@ -12,7 +12,6 @@ import xarray as xr
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import ROLES, SPLITS, TRAINING
 from pipeline.contracts.errors import VerificationError
-from pipeline.contracts.evaluation import EvaluationSettings
 from pipeline.driver.cluster import Cluster
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.evaluation_job import evaluate_anchors, run_evaluation
@@ -25,7 +24,6 @@ from pipeline.storage.tables import table_bytes
 
 N_ROWS, SIZE = 320, 16
 SHAPE = CubeShape({"sample": N_ROWS, "band": 3, "y": SIZE, "x": SIZE}, N_ROWS, 16)
-FAST = EvaluationSettings(bootstrap_replicates=100)
 
 
 def _config(root: Path) -> RunConfig:
@@ -44,6 +42,7 @@ def _config(root: Path) -> RunConfig:
             },
             "sampling": {"method": "none", "metric": "arc_snr"},
             "training": {"epochs": 1, "preprocess": {"annulus_px": (4, 8)}},
+            "evaluation": {"bootstrap_replicates": 100},
             "shards": {"samples": N_ROWS},
             "cluster": {"kind": "local"},
         }
@@ -106,7 +105,7 @@ def _no_cluster() -> Cluster:
 
 def test_evaluation_is_stored_verified_and_not_repeated(context: RunContext) -> None:
     """All tables as parquet and CSV; the record holds the headline; a second call changes no file."""
-    run_evaluation(context, FAST)
+    run_evaluation(context)
     folder = evaluation_folder(context.layout.root)
     stored = read_evaluation(folder)
     assert stored is not None
@@ -115,22 +114,29 @@ def test_evaluation_is_stored_verified_and_not_repeated(context: RunContext) -> 
     stage = context.record.stages["evaluate"]
     assert (stage["n_injections"], stage["n_failed"], stage["base_rate"]) == (128, 32, 1e-4)
     before = {path: path.stat().st_mtime_ns for path in Path(folder.path).iterdir()}
-    run_evaluation(context, FAST)
+    run_evaluation(context)
     assert {path: path.stat().st_mtime_ns for path in Path(folder.path).iterdir()} == before
 
 
 def test_other_scores_or_settings_are_evaluated_again(context: RunContext) -> None:
     """The identity follows the bytes of the scores and the settings."""
-    run_evaluation(context, FAST)
+    run_evaluation(context)
     folder = evaluation_folder(context.layout.root)
     first = folder.join("evaluation.json").read_bytes()
     rows = pd.DataFrame({"task_id": [f"t{n}" for n in range(N_ROWS)], "split": np.where(np.arange(N_ROWS) % 2, 1, 2)})
     _write_scores(context.layout.training, rows.assign(role=np.where(np.arange(N_ROWS) % 10 > 7, 0, 1)), 2)
-    run_evaluation(context, FAST)
+    run_evaluation(context)
     second = folder.join("evaluation.json").read_bytes()
     assert second != first
-    run_evaluation(context, EvaluationSettings(bootstrap_replicates=100, base_rate=1e-5))
-    assert b'"base_rate": 1e-05' in folder.join("evaluation.json").read_bytes()
+    settings = context.config.evaluation.model_copy(update={"base_rate": 1e-5})
+    config = context.config.model_copy(update={"evaluation": settings})
+    other = RunContext(config, context.layout, context.plan, context.record, context.cluster)
+    run_evaluation(other)
+    document = folder.join("evaluation.json").read_bytes()
+    assert b'"base_rate": 1e-05' in document
+    before = folder.join("_SUCCESS").read_bytes()
+    run_evaluation(other)
+    assert folder.join("_SUCCESS").read_bytes() == before
 
 
 def test_missing_or_foreign_scores_are_refused(context: RunContext) -> None:
@@ -140,10 +146,10 @@ def test_missing_or_foreign_scores_are_refused(context: RunContext) -> None:
     kept = val.read_bytes()
     val.remove()
     with pytest.raises(VerificationError, match=r"scores_val\.parquet"):
-        run_evaluation(context, FAST)
+        run_evaluation(context)
     val.write_bytes(test.read_bytes())
     with pytest.raises(VerificationError, match="scores of split val"):
-        run_evaluation(context, FAST)
+        run_evaluation(context)
     val.write_bytes(kept)
     assert read_evaluation(evaluation_folder(context.layout.root)) is None
 
@@ -153,7 +159,7 @@ def test_anchors_need_an_evaluation_and_tiers_stay_apart(context: RunContext) ->
     anchors = pd.DataFrame({"logit": [4.0, -4.0], "visibility_tier": ["A", "B"]})
     with pytest.raises(VerificationError, match="no evaluation"):
         evaluate_anchors(context, anchors, ("visibility_tier",))
-    run_evaluation(context, FAST)
+    run_evaluation(context)
     table = evaluate_anchors(context, anchors, ("visibility_tier",))
     assert table[table["threshold"] == "score>=0.5"].set_index("tier")["recall"].to_dict() == {"A": 1.0, "B": 0.0}
 

@@ -11,11 +11,14 @@ from pipeline.report.inputs import RunInputs
 
 
 def test_section_states_methods_base_rate_and_calibration(inputs: RunInputs) -> None:
-    """Interval methods, the base rate, ECE and the gap are in the text; one figure is drawn."""
+    """Interval methods, the base rate, ECE and the gap and the settings are in the text; one figure."""
     page = evaluation_section(inputs)
     for fact in ("Wilson", "bootstrap over hosts", "base rate of 0.0001", "Brier", "arc_snr", "Test unmatched"):
         assert fact in page
     assert page.count("data:image/png") == 1
+    for setting in ("evaluation.base_rate", "evaluation.bootstrap_replicates", "evaluation.edges.theta_e_arcsec"):
+        assert setting in page
+    assert "0.375, 0.625" in page
 
 
 def test_rates_without_negatives_are_not_numbers(inputs: RunInputs) -> None:
