@@ -143,6 +143,12 @@ TRAINING = CubeSchema(
         _column("arc_radius_arcsec", "float32", "arcsec", "Flux-weighted mean radius of the arc about the lens"),
         _column("arc_core_frac", "float32", "1", "Share of the arc's flux within 8 px of the lens, after the PSF"),
         _column(
+            "arc_suppressed_frac",
+            "float32",
+            "1",
+            "Share of the arc's flux in the stamp that core suppression took away, in sampling.band; 0 without",
+        ),
+        _column(
             "arc_tangential_extent_rad", "float32", "rad", "Angle that an even ring section as concentrated covers"
         ),
         _column(

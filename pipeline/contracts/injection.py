@@ -173,6 +173,34 @@ class ArcNoiseSection(Section):
     )
 
 
+class CoreSuppression(Section):
+    """Ablation, not physics: the arc, as the PSF left it, is faded out towards the lens before it is added.
+
+    It is untouched beyond the core radius, zero within (1 - taper) of it, and multiplied by a squared sine between,
+    alike in every band. With several radii the smallest applies.
+    """
+
+    radius_px: Positive | None = None
+    radius_arcsec: Positive | None = None
+    radius_theta_e: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        default=None, description="in Einstein radii of the draw, below 1 so that the ring itself stays"
+    )
+    radius_psf_fwhm: Positive | None = Field(default=None, description="in psfsize of sampling.band")
+    taper: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.5, description="share of the radius that the fade takes"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_radius(self) -> CoreSuppression:
+        if all(
+            radius is None for radius in (self.radius_px, self.radius_arcsec, self.radius_theta_e, self.radius_psf_fwhm)
+        ):
+            raise ValueError(
+                "injection.core_suppression needs one of radius_px, radius_arcsec, radius_theta_e, radius_psf_fwhm"
+            )
+        return self
+
+
 Lens = Annotated[IsothermalLens | PowerLawLens | LenstronomyLens, Field(discriminator="kind")]
 Source = Annotated[SersicSource | ClumpySource | BulgeDiscSource | BankSource, Field(discriminator="kind")]
 
@@ -188,6 +216,7 @@ class InjectionSection(Section):
     source: Source = SersicSource()
     colours: ColourTable | None = None
     arc_noise: ArcNoiseSection | None = Field(None, description="null adds none")
+    core_suppression: CoreSuppression | None = Field(None, description="null leaves arcs as physics makes them")
     priors: Priors | None = None
 
     @model_validator(mode="after")

@@ -141,7 +141,8 @@ def _build(
     check_envelope(receipts)
     location.remove_partial_files()
     seconds = time.monotonic() - started
-    publish_cube(location, cube_attributes(schema, plan.shape, _provenance(context)))
+    provenance = _provenance(context) | (_ablations(context.config) if cube == "training" else {})
+    publish_cube(location, cube_attributes(schema, plan.shape, provenance))
     context.record.finish_stage(cube, **_summary(receipts, done, seconds))
     return receipts
 
@@ -167,6 +168,12 @@ def _provenance(context: RunContext) -> dict[str, Any]:
         "code_version": code_version(),
         "git_sha": environment()["git_sha"],
     }
+
+
+def _ablations(config: RunConfig) -> dict[str, Any]:
+    """Root attributes that say how the arcs of a training cube differ from physics; null where they do not."""
+    suppression = config.injection.core_suppression
+    return {"core_suppression": None if suppression is None else suppression.model_dump(mode="json")}
 
 
 def _summary(receipts: Mapping[int, Receipt], done: Mapping[int, Receipt], seconds: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.report.census import census_section, headline_cards
-from pipeline.report.completeness import completeness_section
+from pipeline.report.completeness import completeness_section, evaluation_figures
 from pipeline.report.evaluation import evaluation_section
 from pipeline.report.gallery import gallery_section
 from pipeline.report.hosts import host_section
@@ -48,6 +48,8 @@ _CONTENTS = (
 def write_report(layout: RunLayout) -> Location:
     """Write `report/index.html` of a run: CSS and pictures inside, links only to files beside it.
 
+    The figures of an evaluation are also written beside it, as PNG.
+
     What does not exist yet is named in its section together with the reason. Reads all columns of the
     training cube and the pixels of at most 20,000 rows, or of one shard if shards are larger.
 
@@ -59,8 +61,11 @@ def write_report(layout: RunLayout) -> Location:
         VerificationError: a document exists and is not what it should be, or belongs to another plan.
         StorageError: a read or the write failed.
     """
-    page = layout.report.join("index.html")
-    page.write_bytes(render_page(read_inputs(layout)).encode())
+    page, inputs = layout.report.join("index.html"), read_inputs(layout)
+    if inputs.evaluation is not None:
+        for name, picture in evaluation_figures(inputs.evaluation).items():
+            layout.report.join(name).write_bytes(picture)
+    page.write_bytes(render_page(inputs).encode())
     return page
 
 
@@ -98,6 +103,10 @@ def _header(inputs: RunInputs) -> Html:
         "Bands": f"{', '.join(inputs.bands)}, stamps of {inputs.config.survey.stamp_size_px} px at 0.262\u2033",
         "Location": inputs.layout.root.url,
     }
+    suppression = inputs.config.injection.core_suppression
+    if suppression is not None:
+        radii = ", ".join(f"{key} {value:g}" for key, value in suppression.model_dump(exclude_none=True).items())
+        facts["Ablation"] = f"arcs are not physical: core suppression ({radii})"
     pairs = "".join(element("dt", name) + element("dd", value) for name, value in facts.items())
     return joined(element("h1", f"Run {record['run']}"), element("dl", Html(pairs), "identity"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.kernels.arc_properties import arc_shape, lensed_half_light_radius_arcsec
 from pipeline.kernels.psf import StampPsf, measured_psf, psf_fwhm_arcsec, round_psf
 from pipeline.kernels.render import RenderState, render_spectrum, render_stamps, render_state
+from pipeline.stages.core_suppression import core_weight
 from pipeline.stages.draws import ArcDraw, Drawer, lens_kind
 from pipeline.stages.lens_models import DeflectionField, lens_quantities
 from pipeline.stages.sources import SourceModel
@@ -46,11 +47,13 @@ class UnitArc:
 
     Attributes:
         spectra: (component, 2K - 1, 2K - 1) float32, as `render_spectrum` leaves them.
-        flux: lensed flux inside the stamp of a source of unit r flux.
+        flux: lensed flux inside the stamp of a source of unit r flux, with nothing suppressed.
+        kept: (y, x) float32 share of the light that core suppression leaves in each pixel; None without.
     """
 
     spectra: NDArray[np.float32]
     flux: float
+    kept: NDArray[np.float32] | None = None
 
 
 class ArcRenderer:
@@ -62,6 +65,7 @@ class ArcRenderer:
         self.bands = bands
         self.drawer = Drawer(injection, source)
         self._psf, self._psf_stamps = injection.psf, assets.psf_stamps
+        self._suppression = injection.core_suppression
         self._size, self._accuracy = config.survey.stamp_size_px, injection.accuracy
         self._kind = lens_kind(injection)
         lens = injection.lens
@@ -86,17 +90,29 @@ class ArcRenderer:
         fwhm = psf_fwhm_arcsec(psfsize_arcsec, section.profile, section.moffat_beta)
         return round_psf(fwhm, section.profile, section.moffat_beta, self._size, PIXEL_SCALE_ARCSEC)
 
-    def render(self, draw: ArcDraw, psf: StampPsf) -> UnitArc:
-        """Integrate a draw to the frequencies that a PSF needs."""
+    def render(self, draw: ArcDraw, psf: StampPsf, psfsize_arcsec: float = math.nan) -> UnitArc:
+        """Integrate a draw to the frequencies that a PSF needs; psfsize is read for core suppression alone."""
         spectra = self._spectra(draw, (psf.transfer.shape[2] + 1) // 2, self._state, self._field)
-        return UnitArc(spectra, float(spectra[:, 0, 0] @ draw.components.shares[:, self._reference]))
+        flux = float(spectra[:, 0, 0] @ draw.components.shares[:, self._reference])
+        if self._suppression is None:
+            return UnitArc(spectra, flux)
+        return UnitArc(spectra, flux, core_weight(self._suppression, draw, psfsize_arcsec, self._size))
 
     def stamps(self, draw: ArcDraw, arc: UnitArc, psf: StampPsf, bands: slice = slice(None)) -> NDArray[np.float32]:
-        """(band, y, x) float32 arcs of unit unlensed flux through the PSFs of some bands."""
+        """(band, y, x) float32 arcs of unit unlensed flux through the PSFs of some bands, the core suppressed."""
         transfer, shares = psf.transfer[bands], np.ascontiguousarray(draw.components.shares[:, bands])
         stamps = np.empty((transfer.shape[0], self._size, self._size), np.float32)
         render_stamps(arc.spectra, shares, transfer, self._state.basis, stamps)
+        if arc.kept is not None:
+            stamps *= arc.kept
         return stamps
+
+    def suppressed_fraction(self, draw: ArcDraw, arc: UnitArc, psf: StampPsf, band: int) -> float:
+        """Share of the arc's flux inside the stamp that core suppression takes away in a band; 0 without."""
+        if arc.kept is None:
+            return 0.0
+        whole = self.stamps(draw, replace(arc, kept=None), psf, slice(band, band + 1))[0]
+        return 1.0 - float((whole * arc.kept).sum(dtype=np.float64) / whole.sum(dtype=np.float64))
 
     def magnification(self, draw: ArcDraw) -> float:
         """Lensed over unlensed r flux, on a grid three stamps wide."""

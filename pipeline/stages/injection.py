@@ -53,6 +53,7 @@ class Host:
     centre_px: tuple[float, float]
     transmission: NDArray[np.float64]
     psf: StampPsf
+    psfsize_arcsec: float
     task_key: np.uint64
 
 
@@ -142,13 +143,14 @@ class Injector:
                 [float(mw_transmission(np.array(ebv), band)) if dimmed else 1.0 for band in self.bands]
             ),
             psf=psf,
+            psfsize_arcsec=float(psfsize_arcsec[self.metric_band]),
             task_key=task_key,
         )
 
     def render(self, host: Host, draw: ArcDraw) -> UnitArc:
         """Lensed source of unit unlensed flux before the PSF."""
         self.work.renders += 1
-        return self.renderer.render(draw, host.psf)
+        return self.renderer.render(draw, host.psf, host.psfsize_arcsec)
 
     def snr(self, host: Host, arc: NDArray[np.float32]) -> tuple[float, ...]:
         """The linear SNR columns, in the order of SNR_METRICS, of an arc (y, x) in the metric band. [arc: nmgy]"""
@@ -287,6 +289,9 @@ def expose(injector: Injector, host: Host, accepted: Accepted, invvar: NDArray[n
         "arc_snr_region": float(region),
         "arc_snr_cumulative": float(cumulative),
         **injector.renderer.describe(draw, measured),
+        "arc_suppressed_frac": injector.renderer.suppressed_fraction(
+            draw, accepted.unit_arc, host.psf, injector.metric_band
+        ),
     }
     return Exposure(arc, noise, magnitudes, fluxes, columns)
 

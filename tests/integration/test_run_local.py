@@ -41,6 +41,8 @@ def test_run_is_complete_and_verified(finished: tuple[RunConfig, RunLayout]) -> 
     verified = verify_run(layout)
     assert verified["training"]["rows"] == verified["cutouts"]["rows"] == record["stages"]["manifest"]["rows"] == 128
     assert run_status(layout)["shards"]["training"] == {"done": 4, "of": 4, "published": True}
+    assert open_cube(layout.cube("training")).attrs["core_suppression"] is None
+    assert "core_suppression" not in open_cube(layout.cube("cutouts")).attrs
 
 
 def test_no_row_is_lost(finished: tuple[RunConfig, RunLayout]) -> None:

@@ -301,6 +301,24 @@ def test_ranges_out_of_order_are_refused(key: str, value: object) -> None:
         parsed(**{key: value})
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("evaluation__base_rate", 2.0, "evaluation.base_rate"),
+        ("evaluation__false_positive_rates", [0.01, 1.0], "evaluation.false_positive_rates"),
+        ("evaluation__edges", {"arc_snr": [2.0, 1.0]}, "evaluation.edges.arc_snr: .*edges must increase"),
+        ("evaluation__edges", {"theta_e": [1.0, 2.0]}, "'evaluation.edges.theta_e', did you mean 'theta_e_arcsec'"),
+        ("training__centre_mask_px", 5, "unknown key 'training.centre_mask_px'"),
+        ("training__centre_degradation", {"radius_px": 40, "probability": 1}, "centre_degradation reaches 42 px"),
+        ("injection__core_suppression", {"radius": 3}, "'injection.core_suppression.radius', did you mean 'radius_px'"),
+    ],
+)
+def test_errors_of_remedies_and_evaluation_name_their_key(key: str, value: object, message: str) -> None:
+    """The whole path of a wrong key is in the error."""
+    with pytest.raises(ConfigError, match=message):
+        parsed(**{key: value})
+
+
 def test_config_is_frozen() -> None:
     """A validated configuration cannot be changed in place."""
     config = parsed()

@@ -13,6 +13,7 @@ from pipeline.contracts.injection import (
     BulgeDiscSource,
     ClumpySource,
     ColourTable,
+    CoreSuppression,
     InjectionSection,
     IsothermalLens,
     Lens,
@@ -236,3 +237,28 @@ def test_accuracy_has_limits(accuracy: float) -> None:
     """The renderer's accuracy lies between 1e-4 and 0.1."""
     with pytest.raises(ValidationError, match="accuracy"):
         InjectionSection.model_validate({**SAMPLED, "accuracy": accuracy})
+
+
+def test_core_suppression_is_off_unless_asked_for() -> None:
+    """Arcs are physical by default; frozen and sampled injections may both ask for the ablation."""
+    for content in (SAMPLED, FROZEN):
+        assert InjectionSection.model_validate(content).core_suppression is None
+        asked = InjectionSection.model_validate({**content, "core_suppression": {"radius_theta_e": 0.5}})
+        assert asked.core_suppression == CoreSuppression(radius_theta_e=0.5)
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ({}, "needs one of radius_px"),
+        ({"taper": 0.5}, "needs one of radius_px"),
+        ({"radius_px": 0.0}, "radius_px"),
+        ({"radius_theta_e": 1.0}, "radius_theta_e"),
+        ({"radius_px": 5, "taper": 0.0}, "taper"),
+        ({"radius_px": 5, "taper": 1.5}, "taper"),
+    ],
+)
+def test_bad_core_suppressions_are_refused(section: dict[str, float], reason: str) -> None:
+    """Each error names the key; a core as large as the ring is none."""
+    with pytest.raises(ValidationError, match=reason):
+        InjectionSection.model_validate({**SAMPLED, "core_suppression": section})

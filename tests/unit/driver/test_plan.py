@@ -10,6 +10,7 @@ import pytest
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import SPLITS
 from pipeline.contracts.errors import ContractError
+from pipeline.contracts.injection import CoreSuppression
 from pipeline.driver.plan import check_rows, make_plan, manifest_location, read_rows
 from pipeline.stages.splits import assign_splits
 
@@ -60,8 +61,10 @@ def test_limited_plan_is_the_first_shards_of_the_full_one(config: RunConfig) -> 
 
 
 def test_plan_hash_ignores_what_does_not_decide_bytes(config: RunConfig) -> None:
-    """Workers and the tolerance of the shares do not change the plan; the seed and the sampling do."""
+    """Workers, evaluation and the tolerance of the shares do not change the plan; seed, sampling and arcs do."""
     base = make_plan(config).sha256
+    evaluation = config.evaluation.model_copy(update={"base_rate": 1e-5})
+    assert make_plan(config.model_copy(update={"evaluation": evaluation})).sha256 == base
     workers = config.cluster.model_copy(update={"workers": 7})
     assert make_plan(config.model_copy(update={"cluster": workers})).sha256 == base
     wider = config.splits.model_copy(update={"tolerance": 0.9})
@@ -70,6 +73,8 @@ def test_plan_hash_ignores_what_does_not_decide_bytes(config: RunConfig) -> None
     assert make_plan(config.model_copy(update={"splits": finer})).sha256 != base
     seeded = config.run.model_copy(update={"seed": 8})
     assert make_plan(config.model_copy(update={"run": seeded})).sha256 != base
+    suppressed = config.injection.model_copy(update={"core_suppression": CoreSuppression(radius_px=4)})
+    assert make_plan(config.model_copy(update={"injection": suppressed})).sha256 != base
     sampling = config.sampling.model_copy(update={"max_attempts": 3})
     assert make_plan(config.model_copy(update={"sampling": sampling})).sha256 != base
 

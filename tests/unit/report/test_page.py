@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import re
 
 import pytest
 
 from pipeline.contracts.errors import VerificationError
+from pipeline.contracts.injection import CoreSuppression
 from pipeline.report.inputs import RunInputs
-from pipeline.report.page import render_page, write_report
+from pipeline.report.page import _header, render_page, write_report
 
 ANCHORS = (
     "census",
@@ -73,6 +75,16 @@ def test_header_names_run_code_configuration_and_state(inputs: RunInputs) -> Non
     assert "banner bad" not in head
 
 
+def test_header_says_that_arcs_were_suppressed(inputs: RunInputs) -> None:
+    """An ablation stands in the header with its radii; a physical run has no such line."""
+    assert "Ablation" not in _header(inputs)
+    suppressed = CoreSuppression(radius_px=5.0)
+    injection = inputs.config.injection.model_copy(update={"core_suppression": suppressed})
+    config = inputs.config.model_copy(update={"injection": injection})
+    head = _header(dataclasses.replace(inputs, config=config))
+    assert "not physical: core suppression (radius_px 5, taper 0.5)" in head
+
+
 def test_hostile_reason_is_text(run_copy) -> None:
     """An error message with markup is shown in red and never interpreted."""
     error = {"type": "GateError", "message": "<script>alert(1)</script>", "exit_code": 3, "time_utc": "now"}
@@ -85,12 +97,16 @@ def test_hostile_reason_is_text(run_copy) -> None:
 
 
 def test_page_is_written_where_the_run_lies(run_copy) -> None:
-    """write_report returns report/index.html of the run, which holds the page; links appear with their files."""
+    """write_report returns report/index.html of the run, which holds the page; links appear with files."""
     run_copy.layout.report.join("dask-training.html").write_bytes(b"<html></html>")
     location = write_report(run_copy.layout)
     assert location == run_copy.layout.report.join("index.html")
     page = location.read_bytes().decode()
     assert "dask-training.html" in outline_of(page).targets
+    figures = ("completeness-plane", "completeness-curves", "evaluation-strata", "emr-surfaces")
+    for name in figures:
+        assert run_copy.layout.report.join(f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"report/{name}.png" in page
 
 
 def test_page_works_at_every_state_of_a_run(run_copy) -> None:
