@@ -84,7 +84,7 @@ def write_anchors(
     }
     write_anchor_table(folder, "anchors", anchors)
     write_anchor_table(folder, "entries", entries)
-    folder.join("manifest.parquet").write_bytes(table_bytes(_manifest(accepted)))
+    folder.join("manifest.parquet").write_bytes(table_bytes(anchor_manifest(accepted)))
     write_json(folder.join("summary.json"), summary)
     return summary
 
@@ -206,7 +206,7 @@ def compare_sources(
     return {"positions": len(rows_a), "of": [len(a[0]), len(b[0])], **verdict}, pairs
 
 
-def _manifest(accepted: pd.DataFrame) -> pd.DataFrame:
+def anchor_manifest(accepted: pd.DataFrame) -> pd.DataFrame:
     """The anchors as a parent catalogue by brick; lens catalogues know neither magnitudes nor the brick's numbers."""
     named = {"brickname": "brickname", "ra_deg": "ra", "dec_deg": "dec"}
     manifest = accepted[list(named)].rename(columns=named).sort_values(["brickname", "ra", "dec"], ignore_index=True)
