@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pipeline.contracts.anchors import ANCHORS, FOOTPRINT_STATES, AnchorLimits, ParityLimits, VisibilityLimits
+from pipeline.contracts.anchors import (
+    ANCHORS,
+    FOOTPRINT_STATES,
+    VISIBILITY_TIERS,
+    AnchorLimits,
+    ParityLimits,
+    VisibilityLimits,
+)
 from pipeline.contracts.datasets import REJECT_REASONS
 from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.contracts.manifest import PARENT_COLUMNS, PARENT_OPTIONAL_COLUMNS
@@ -256,6 +263,7 @@ def _store_tiers(
             }
             for name in ("tier_a", "tier_b")
         },
+        "annulus_tier": {tier: int((measured["annulus_tier"] == tier).sum()) for tier in VISIBILITY_TIERS},
         "rejected_by_reason": {
             str(k): int(n) for k, n in tables["rejected"]["reject_reason"].value_counts().sort_index().items()
         },
