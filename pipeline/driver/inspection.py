@@ -13,6 +13,7 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import parse_config
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import VerificationError
+from pipeline.driver.anchor_recall import recall_folder
 from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.run import limited
 from pipeline.driver.training_job import OUTPUTS
@@ -96,6 +97,11 @@ def verify_run(layout: RunLayout) -> dict[str, Any]:
         if stored is None:
             raise VerificationError(f"{evaluation_folder(layout.root).url}: the evaluation has no marker")
         result["evaluation_tables"] = {name: len(table) for name, table in stored.tables.items()}
+    if "anchor_recall" in record["stages"]:
+        recall = read_evaluation(recall_folder(layout))
+        if recall is None:
+            raise VerificationError(f"{recall_folder(layout).url}: the recall of the anchors has no marker")
+        result["recall_tables"] = {name: len(table) for name, table in recall.tables.items()}
     return result
 
 

@@ -9,6 +9,7 @@ import yaml
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import ConfigError, PlanChangedError
 from pipeline.driver.anchor_cutouts import build_anchor_cutouts
+from pipeline.driver.anchor_recall import run_anchor_recall
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.cubes import RunContext, build_cutouts, build_training
 from pipeline.driver.diagnostics import failures_recorded
@@ -82,6 +83,7 @@ def make_products(context: RunContext, only: str | None = None) -> None:
         run_training_job(context)
     if only in (None, "evaluate"):
         run_evaluation(context)
+        run_anchor_recall(context)
 
 
 def check_bricks_root(config: RunConfig) -> None:

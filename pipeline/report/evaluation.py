@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.report.anchors import anchor_parts
 from pipeline.report.charts import (
     COLOUR_CONTROL,
     COLOUR_POSITIVE,
@@ -85,6 +86,7 @@ def evaluation_section(inputs: RunInputs) -> Html:
             "Explained: what the metric of the validation split changes by when its strata are weighted to be as "
             "frequent as the test split's. A share is given only where the interval of the gap excludes 0."
         ),
+        *anchor_parts(inputs),
     )
 
 
