@@ -27,6 +27,8 @@ ANCHOR_REASONS = (
 FOOTPRINT_STATES = ("inside", "outside", "unknown")
 GRADE_TIERS = ("grade_confident", "grade_probable", "grade_unknown")
 VISIBILITY_TIERS = ("A", "B")
+# Definitions of a tier; each is reported apart.
+TIER_COLUMNS = ("visibility_tier", "annulus_tier", "grade_tier")
 UNKNOWN_METHOD = "unknown"
 CLUSTER_SURVEY = "cluster_survey"
 

@@ -230,8 +230,7 @@ class RunConfig(Section):
             raise ValueError("sampling.metric arc_snr_annulus needs sampling.band: r, the only band with a depth")
         source, psf = self.injection.source, self.injection.psf
         urls = (self.run.root, self.survey.bricks, self.manifest.url, self.run.cutouts_from or "", psf.stamps or "")
-        banks = (source.url,) if source.kind == "bank" else ()
-        banks += (self.anchors.url,) if self.anchors is not None else ()
+        banks = (source.url if source.kind == "bank" else "", self.anchors.url if self.anchors is not None else "")
         remote = [url for url in urls + banks if url.startswith(S3_SCHEMES)]
         if remote and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.run.region or ""):
             raise ValueError(f"run.region must name the AWS region of {remote[0]}, got {self.run.region!r}")

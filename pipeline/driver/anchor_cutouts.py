@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
+from typing import Any
 
-from pipeline.contracts.anchors import ANCHORS, VisibilityLimits
+import numpy as np
+import xarray as xr
+
+from pipeline.contracts.anchors import ANCHORS, MEASURED_ANCHORS, TIER_COLUMNS, VisibilityLimits
 from pipeline.contracts.config import ManifestSection, RunConfig
 from pipeline.contracts.datasets import CUTOUTS
 from pipeline.contracts.errors import ContractError
@@ -17,7 +22,8 @@ from pipeline.driver.cubes import RunContext, build_cube
 from pipeline.driver.plan import Plan, make_plan
 from pipeline.driver.tasks import make_anchors_shard
 from pipeline.storage.anchor_tables import read_anchor_table
-from pipeline.storage.locations import Location
+from pipeline.storage.cube import open_cube
+from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import write_json
 from pipeline.storage.tables import table_bytes
 
@@ -51,10 +57,10 @@ def build_anchor_cutouts(context: RunContext) -> None:
     manifest.write_bytes(table_bytes(anchor_manifest(accepted)))
     config = _anchor_config(context.config, manifest)
     plan = _anchor_plan(config)
-    write_json(folder.join("plan.json"), plan.document())
     before = context.record.stages.get(ANCHOR_CUBE)
     own = dataclasses.replace(context, config=config, plan=plan)
     build_cube(own, ANCHOR_CUBE, CUTOUTS, make_anchors_shard)
+    write_json(folder.join("plan.json"), plan.document())
     stage = context.record.stages[ANCHOR_CUBE]
     if stage is before and stage.get("measured_band") == section.band and folder.join("tiers.json").exists():
         return
@@ -75,6 +81,32 @@ def anchors_location(config: RunConfig) -> Location:
     if config.anchors is None:
         raise ContractError("expected a configuration with the section anchors")
     return Location(config.anchors.url, config.run.region, config.run.endpoint_url)
+
+
+def read_anchor_stamps(layout: RunLayout, names: Sequence[str]) -> xr.Dataset:
+    """Variables of the cube `anchors` for the anchors that have a tier, in cube order.
+
+    Args:
+        layout: a run whose anchors are cut out.
+        names: variables of the cutouts contract, such as image, task_id, ra_deg.
+
+    Returns:
+        The variables, dim `sample`, with the coordinates `cube_row`, `visibility_tier`, `annulus_tier`, `grade_tier`.
+
+    Raises:
+        ContractError: the cube is not published, or the anchors are not measured.
+    """
+    measured = read_anchor_table(layout.anchors.join("measured.parquet"), MEASURED_ANCHORS)
+    rows = measured[measured["reject_reason"] == "none"].sort_values("cube_row")
+    wanted = rows["cube_row"].to_numpy(np.int64)
+    cube = open_cube(layout.cube(ANCHOR_CUBE))
+    parts = []
+    for shard in range(cube.n_shards):
+        first, stop = cube.shard_range(shard)
+        inside = wanted[(wanted >= first) & (wanted < stop)] - first
+        parts.append(cube.read_shard(shard, names).isel(sample=inside))
+    coordinates: dict[str, Any] = {name: ("sample", rows[name].to_numpy(dtype=object)) for name in TIER_COLUMNS}
+    return xr.concat(parts, "sample").assign_coords({"cube_row": ("sample", wanted), **coordinates})
 
 
 def _anchor_config(config: RunConfig, manifest: Location) -> RunConfig:

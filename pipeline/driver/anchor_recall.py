@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipeline.contracts.anchors import MEASURED_ANCHORS, UNKNOWN_METHOD
+from pipeline.contracts.anchors import MEASURED_ANCHORS, TIER_COLUMNS, UNKNOWN_METHOD
 from pipeline.contracts.errors import VerificationError
 from pipeline.driver.anchor_cutouts import ANCHOR_CUBE
 from pipeline.driver.cubes import RunContext
@@ -31,7 +31,6 @@ from pipeline.storage.locations import Location, RunLayout
 logger = logging.getLogger("pipeline.driver")
 
 STAGE = "anchor_recall"
-TIER_COLUMNS = ("visibility_tier", "annulus_tier", "grade_tier")
 _SHOWN = (
     "anchor_id", "names", "ra_deg", "dec_deg", "grades", "discovery_methods", "references", "cube_row",
     "arc_visibility_snr", "arc_significance", *TIER_COLUMNS,
