@@ -1,7 +1,7 @@
 """Anchors: real lenses that a finder is tested on. Columns of their tables, reasons, and the limits of their tests.
 
-Two tiers exist and are never merged. `visibility_tier` is measured on the cutout; `grade_tier` is what the source
-catalogues say. One says nothing about the other.
+Three definitions of a tier exist and are never merged. `annulus_tier` and `visibility_tier` are measured on the cutout;
+`grade_tier` is what the source catalogues say. The grade says nothing about the measurement.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ ANCHOR_REASONS = (
 FOOTPRINT_STATES = ("inside", "outside", "unknown")
 GRADE_TIERS = ("grade_confident", "grade_probable", "grade_unknown")
 VISIBILITY_TIERS = ("A", "B")
+# Definitions of a tier; each is reported apart.
+TIER_COLUMNS = ("visibility_tier", "annulus_tier", "grade_tier")
 UNKNOWN_METHOD = "unknown"
 CLUSTER_SURVEY = "cluster_survey"
 
@@ -74,7 +76,7 @@ class VisibilityLimits:
     Attributes:
         inner_px: the annulus is inner <= r < outer. [pixel]
         outer_px: see inner_px. [pixel]
-        threshold: tier A has arc_visibility_snr above it.
+        threshold: both measured tiers A need an arc_visibility_snr above it.
         min_annulus_frac: share of the annulus that must be good pixels.
         centre_radius_px: radius of the central aperture. [pixel]
         centre_ring_px: ring whose median is the local background of the central aperture. [pixel]
@@ -82,6 +84,10 @@ class VisibilityLimits:
         clip_sigma: pixels further above the lens model than this do not belong to the lens.
         model_error: error of the lens model in one pixel as a share of its light.
         light_error: error of the lens light summed over the annulus, as a share of it.
+        significance_min: visibility_tier A needs an arc_significance above it.
+        region_snr_min: a region of arc_significance is where the smoothed residual exceeds this.
+        peak_snr_min: its maximum must exceed this.
+        elongation_min: rms extent along the circle about the lens over that across it, at least.
     """
 
     inner_px: float = 4.0
@@ -94,6 +100,10 @@ class VisibilityLimits:
     clip_sigma: float = 3.0
     model_error: float = 0.05
     light_error: float = 0.01
+    significance_min: float = 4.0
+    region_snr_min: float = 2.5
+    peak_snr_min: float = 4.0
+    elongation_min: float = 1.15
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,7 @@ ANCHORS = CubeSchema(
 
 MEASUREMENTS = CubeSchema(
     "anchor_measurements",
-    1,
+    2,
     (
         _column("cube_row", "int64", "1", "Row of the cutouts cube; -1 without cutout"),
         _column("cutout_reject_reason", "str", "1", "reject_reason of that row; empty without cutout"),
@@ -186,9 +196,9 @@ MEASUREMENTS = CubeSchema(
         _column("lens_annulus_nmgy", "float64", "nmgy", "Lens light in the annulus that was subtracted"),
         _column("arc_annulus_nmgy", "float64", "nmgy", "Light in the annulus that remained"),
         _column("arc_visibility_snr", "float64", "1", "arc_annulus_nmgy / its noise, that of the lens model included"),
-        _column(
-            "visibility_tier", "str", "1", "A if arc_visibility_snr exceeds the threshold, else B; empty unmeasured"
-        ),
+        _column("arc_significance", "float64", "1", "Light of the annulus in regions shaped like arcs / its noise"),
+        _column("annulus_tier", "str", "1", "A if arc_visibility_snr exceeds its threshold, else B; empty unmeasured"),
+        _column("visibility_tier", "str", "1", "A if arc_significance exceeds its own as well, else B"),
     ),
 )
-MEASURED_ANCHORS = CubeSchema("measured_anchors", 1, (*ANCHORS.variables, *MEASUREMENTS.variables))
+MEASURED_ANCHORS = CubeSchema("measured_anchors", 2, (*ANCHORS.variables, *MEASUREMENTS.variables))

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.contracts.anchor_config import AnchorsSection
 from pipeline.contracts.evaluation import EvaluationSettings
 from pipeline.contracts.gate_config import GateSection
 from pipeline.contracts.injection import InjectionSection
@@ -182,6 +183,7 @@ class RunConfig(Section):
     gates: GateSection = GateSection()
     training: TrainingSection
     evaluation: EvaluationSettings = EvaluationSettings()
+    anchors: AnchorsSection | None = None
     shards: ShardSection
     cluster: ClusterSection
 
@@ -193,6 +195,8 @@ class RunConfig(Section):
             raise ValueError("sampling.target is needed by every sampling.method but none")
         if self.sampling.band not in self.survey.bands:
             raise ValueError(f"sampling.band {self.sampling.band!r} is not in survey.bands {self.survey.bands}")
+        if self.anchors is not None and self.anchors.band not in self.survey.bands:
+            raise ValueError(f"anchors.band {self.anchors.band!r} is not in survey.bands {self.survey.bands}")
         if "i" in self.survey.bands:
             raise ValueError("band i has no source colour in this version; survey.bands may hold g, r, z")
         if self.training.preprocess.annulus_px[0] >= self.survey.stamp_size_px / 2 * 2**0.5:
@@ -206,7 +210,7 @@ class RunConfig(Section):
             raise ValueError("sampling.metric arc_snr_annulus needs sampling.band: r, the only band with a depth")
         source, psf = self.injection.source, self.injection.psf
         urls = (self.run.root, self.survey.bricks, self.manifest.url, self.run.cutouts_from or "", psf.stamps or "")
-        banks = (source.url,) if source.kind == "bank" else ()
+        banks = (source.url if source.kind == "bank" else "", self.anchors.url if self.anchors is not None else "")
         remote = [url for url in urls + banks if url.startswith(S3_SCHEMES)]
         if remote and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.run.region or ""):
             raise ValueError(f"run.region must name the AWS region of {remote[0]}, got {self.run.region!r}")

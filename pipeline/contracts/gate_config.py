@@ -58,6 +58,9 @@ class GateSection(Section):
     radial_bins: Annotated[int, Field(ge=2, le=64)] = 16
     radial_auc_max: Fraction = 0.60
     metadata_auc_max: Fraction = 0.55
+    anchor_delta_max: Fraction = Field(
+        default=0.33, description="largest |Cliff delta| of a ring's brightness between injected stamps and anchors"
+    )
 
     waive: dict[str, Annotated[str, Field(min_length=20)]] = Field(default_factory=dict)
 

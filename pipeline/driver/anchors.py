@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pipeline.contracts.anchors import ANCHORS, FOOTPRINT_STATES, AnchorLimits, ParityLimits, VisibilityLimits
+from pipeline.contracts.anchors import (
+    ANCHORS,
+    FOOTPRINT_STATES,
+    VISIBILITY_TIERS,
+    AnchorLimits,
+    ParityLimits,
+    VisibilityLimits,
+)
 from pipeline.contracts.datasets import REJECT_REASONS
 from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.contracts.manifest import PARENT_COLUMNS, PARENT_OPTIONAL_COLUMNS
@@ -84,7 +91,7 @@ def write_anchors(
     }
     write_anchor_table(folder, "anchors", anchors)
     write_anchor_table(folder, "entries", entries)
-    folder.join("manifest.parquet").write_bytes(table_bytes(_manifest(accepted)))
+    folder.join("manifest.parquet").write_bytes(table_bytes(anchor_manifest(accepted)))
     write_json(folder.join("summary.json"), summary)
     return summary
 
@@ -206,7 +213,7 @@ def compare_sources(
     return {"positions": len(rows_a), "of": [len(a[0]), len(b[0])], **verdict}, pairs
 
 
-def _manifest(accepted: pd.DataFrame) -> pd.DataFrame:
+def anchor_manifest(accepted: pd.DataFrame) -> pd.DataFrame:
     """The anchors as a parent catalogue by brick; lens catalogues know neither magnitudes nor the brick's numbers."""
     named = {"brickname": "brickname", "ra_deg": "ra", "dec_deg": "dec"}
     manifest = accepted[list(named)].rename(columns=named).sort_values(["brickname", "ra", "dec"], ignore_index=True)
@@ -256,6 +263,7 @@ def _store_tiers(
             }
             for name in ("tier_a", "tier_b")
         },
+        "annulus_tier": {tier: int((measured["annulus_tier"] == tier).sum()) for tier in VISIBILITY_TIERS},
         "rejected_by_reason": {
             str(k): int(n) for k, n in tables["rejected"]["reject_reason"].value_counts().sort_index().items()
         },

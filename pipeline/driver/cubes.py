@@ -68,7 +68,7 @@ def build_cutouts(context: RunContext) -> None:
             counts = reason_counts(cube.columns(["reject_reason"])["reject_reason"].to_numpy())
             context.record.finish_stage("cutouts", reused_from=source.url, rows=cube.n_samples, counts=counts, work={})
         return
-    _build(context, "cutouts", CUTOUTS, make_cutouts_shard)
+    build_cube(context, "cutouts", CUTOUTS, make_cutouts_shard)
 
 
 def build_training(context: RunContext) -> None:
@@ -80,7 +80,7 @@ def build_training(context: RunContext) -> None:
     """
     open_cube(context.layout.cube("cutouts"))
     pilot = _pilot(context)
-    _build(context, "training", TRAINING, make_training_shard, pilot)
+    build_cube(context, "training", TRAINING, make_training_shard, pilot)
 
 
 def check_envelope(receipts: Mapping[int, Receipt]) -> None:
@@ -122,9 +122,21 @@ def shard_tasks(context: RunContext) -> list[ShardTask]:
     ]
 
 
-def _build(
+def build_cube(
     context: RunContext, cube: str, schema: CubeSchema, function: Callable[..., Receipt], *arguments: Any
 ) -> dict[int, Receipt]:
+    """Make the shards of a cube that are not done, check their receipts, publish the cube; returns all receipts.
+
+    Args:
+        context: the run, with the configuration and the plan of this cube.
+        cube: name of the cube and of its stage.
+        schema: what the cube holds.
+        function: makes a shard, called as function(task, *arguments) on a worker.
+
+    Raises:
+        PlanChangedError: a receipt of another plan or of other code lies under this run.
+        VerificationError: a shard has no receipt, or its objects are not in the store.
+    """
     layout, plan = context.layout, context.plan
     location = layout.cube(cube)
     done = finished_shards(layout, cube, plan.sha256, code_version())

@@ -16,6 +16,7 @@ from pipeline.contracts.config_file import parse_config
 from pipeline.contracts.datasets import CUTOUTS
 from pipeline.contracts.errors import ContractError, GateError, VerificationError
 from pipeline.contracts.gate_config import GateSection
+from pipeline.driver.anchor_cutouts import read_anchor_stamps
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.injection_assets import read_assets
 from pipeline.driver.plan import make_plan, read_rows
@@ -127,7 +128,8 @@ def judge_cube(layout: RunLayout, config: RunConfig, scores: xr.Dataset | None =
     columns = cube.columns(cube.column_names())
     stamps = read_stamps(cube, config.gates.max_samples)
     again = read_reinjection(layout, config, cube, columns["role"].to_numpy())
-    return run_gates(columns, stamps, config, cube.attrs["bands"], again, scores)
+    anchors = None if config.anchors is None else read_anchor_stamps(layout, ["image"])
+    return run_gates(columns, stamps, config, cube.attrs["bands"], again, scores, anchors)
 
 
 def read_stamps(cube: PublishedCube, max_samples: int) -> xr.Dataset:
@@ -195,6 +197,6 @@ def _manifest_rows(layout: RunLayout, config: RunConfig, first: int, stop: int) 
 
 def _identity(context: RunContext) -> str:
     config = context.config
-    bounds = config.sha256("gates", "sampling", "splits")
+    bounds = config.sha256("gates", "sampling", "splits", "anchors")
     content = f"{context.plan.sha256} {bounds} {config.training.preprocess!r} {','.join(GATE_NAMES)}"
     return hashlib.sha256(content.encode()).hexdigest()

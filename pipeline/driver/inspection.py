@@ -13,6 +13,7 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import parse_config
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import VerificationError
+from pipeline.driver.anchor_recall import recall_folder
 from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.run import limited
 from pipeline.driver.training_job import OUTPUTS
@@ -25,7 +26,7 @@ from pipeline.storage.runs import read_json, read_record
 logger = logging.getLogger("pipeline.driver")
 
 CUBES = ("cutouts", "training")
-_SCHEMAS = {"cutouts": CUTOUTS, "training": TRAINING}
+_SCHEMAS = {"cutouts": CUTOUTS, "training": TRAINING, "anchors": CUTOUTS}
 _VERIFY_THREADS = 8
 
 
@@ -82,30 +83,9 @@ def verify_run(layout: RunLayout) -> dict[str, Any]:
     config = parse_config(record["config"], where=layout.record.url)
     result: dict[str, Any] = {}
     for cube in CUBES:
-        location = layout.cube(cube)
-        if not is_published(location):
-            raise VerificationError(f"{location.url} is not published; the run is not finished")
-        published = open_cube(location)
-        sizes = {"sample": plan["n_rows"], "band": len(config.survey.bands)}
-        sizes |= dict.fromkeys(("y", "x"), config.survey.stamp_size_px)
-        verify_metadata(location, _SCHEMAS[cube], CubeShape(sizes, plan["shard_samples"], plan["inner_chunk"]))
-        receipts = read_receipts(layout.receipts(cube))
-        missing = sorted(set(range(plan["n_shards"])) - set(receipts))
-        if missing:
-            raise VerificationError(f"{location.url}: shards without receipt: {missing[:20]}")
-        identities = {(receipt.plan_sha256, receipt.code_version) for receipt in receipts.values()}
-        if identities != {(published.attrs["plan_sha256"], published.attrs["code_version"])}:
-            raise VerificationError(f"{location.url}: receipts of several plans or code versions: {identities}")
-        with ThreadPoolExecutor(_VERIFY_THREADS) as pool:
-            list(pool.map(lambda receipt, where=location: verify_objects(where, receipt), receipts.values()))
-        rows = sum(receipt.rows for receipt in receipts.values())
-        if rows != plan["n_rows"] or rows != published.n_samples:
-            raise VerificationError(f"{location.url}: {rows} rows in receipts, {plan['n_rows']} planned")
-        result[cube] = {
-            "shards": len(receipts),
-            "objects": sum(len(receipt.objects) for receipt in receipts.values()),
-            "rows": rows,
-        }
+        result[cube] = _verify_cube(layout, cube, config, plan)
+    if "anchors" in record["stages"]:
+        result["anchors"] = _verify_cube(layout, "anchors", config, read_json(layout.anchors.join("plan.json")))
     if "train" in record["stages"]:
         names = layout.training.names()
         gone = [name for name in OUTPUTS if name not in names]
@@ -117,6 +97,11 @@ def verify_run(layout: RunLayout) -> dict[str, Any]:
         if stored is None:
             raise VerificationError(f"{evaluation_folder(layout.root).url}: the evaluation has no marker")
         result["evaluation_tables"] = {name: len(table) for name, table in stored.tables.items()}
+    if "anchor_recall" in record["stages"]:
+        recall = read_evaluation(recall_folder(layout))
+        if recall is None:
+            raise VerificationError(f"{recall_folder(layout).url}: the recall of the anchors has no marker")
+        result["recall_tables"] = {name: len(table) for name, table in recall.tables.items()}
     return result
 
 
@@ -159,6 +144,34 @@ def cube_location(url: str, region: str | None, endpoint_url: str | None) -> Loc
 def as_json(content: dict[str, Any]) -> str:
     """Indented JSON."""
     return json.dumps(content, indent=1)
+
+
+def _verify_cube(layout: RunLayout, cube: str, config: RunConfig, plan: dict[str, Any]) -> dict[str, Any]:
+    """Every object of one cube against its receipts; the counts that `verify_run` reports."""
+    location = layout.cube(cube)
+    if not is_published(location):
+        raise VerificationError(f"{location.url} is not published; the run is not finished")
+    published = open_cube(location)
+    sizes = {"sample": plan["n_rows"], "band": len(config.survey.bands)}
+    sizes |= dict.fromkeys(("y", "x"), config.survey.stamp_size_px)
+    verify_metadata(location, _SCHEMAS[cube], CubeShape(sizes, plan["shard_samples"], plan["inner_chunk"]))
+    receipts = read_receipts(layout.receipts(cube))
+    missing = sorted(set(range(plan["n_shards"])) - set(receipts))
+    if missing:
+        raise VerificationError(f"{location.url}: shards without receipt: {missing[:20]}")
+    identities = {(receipt.plan_sha256, receipt.code_version) for receipt in receipts.values()}
+    if identities != {(published.attrs["plan_sha256"], published.attrs["code_version"])}:
+        raise VerificationError(f"{location.url}: receipts of several plans or code versions: {identities}")
+    with ThreadPoolExecutor(_VERIFY_THREADS) as pool:
+        list(pool.map(lambda receipt: verify_objects(location, receipt), receipts.values()))
+    rows = sum(receipt.rows for receipt in receipts.values())
+    if rows != plan["n_rows"] or rows != published.n_samples:
+        raise VerificationError(f"{location.url}: {rows} rows in receipts, {plan['n_rows']} planned")
+    return {
+        "shards": len(receipts),
+        "objects": sum(len(receipt.objects) for receipt in receipts.values()),
+        "rows": rows,
+    }
 
 
 def _range(values: np.ndarray) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import yaml
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import ConfigError, GateError, PlanChangedError
+from pipeline.driver.anchor_cutouts import build_anchor_cutouts
+from pipeline.driver.anchor_recall import run_anchor_recall
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.cubes import RunContext, build_cutouts, build_training
 from pipeline.driver.diagnostics import failures_recorded
@@ -24,7 +26,7 @@ from pipeline.storage.runs import RunRecord, read_json, utc_now, write_json
 
 logger = logging.getLogger("pipeline.driver")
 
-STAGES = ("cutouts", "inject", "gates", "train", "evaluate", "report")
+STAGES = ("cutouts", "inject", "anchors", "gates", "train", "evaluate", "report")
 
 
 def run(config: RunConfig, limit_shards: int | None = None, only: str | None = None) -> RunLayout:
@@ -76,12 +78,15 @@ def make_products(context: RunContext, only: str | None = None) -> None:
         build_cutouts(context)
     if only in (None, "inject"):
         build_training(context)
+    if only in (None, "anchors"):
+        build_anchor_cutouts(context)
     if only in (None, "gates"):
         check_gates(context)
     if only in (None, "train"):
         run_training_job(context)
     if only in (None, "evaluate"):
         run_evaluation(context)
+        run_anchor_recall(context)
 
 
 def check_bricks_root(config: RunConfig) -> None:

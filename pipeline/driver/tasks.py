@@ -46,6 +46,15 @@ class ShardTask:
 
 def make_cutouts_shard(task: ShardTask) -> Receipt:
     """Cut the stamps of a shard out of their bricks and store them."""
+    return _make_cutouts(task, "cutouts")
+
+
+def make_anchors_shard(task: ShardTask) -> Receipt:
+    """The same for real lenses, stored in a cube of their own."""
+    return _make_cutouts(task, "anchors")
+
+
+def _make_cutouts(task: ShardTask, cube: str) -> Receipt:
     started = time.monotonic()
     rows = read_rows(task.config, list(task.pieces))
     arrays = _blank(rows, task)
@@ -61,7 +70,7 @@ def make_cutouts_shard(task: ShardTask) -> Receipt:
         work["requests"] += brick.requests
     cutouts = xr.Dataset({variable.name: (variable.dims, arrays[variable.name]) for variable in CUTOUTS.variables})
     cutouts = judge(cutouts, task.config.quality)
-    return _store(task, "cutouts", cutouts, cutouts["reject_reason"].to_numpy(), work, notes, started)
+    return _store(task, cube, cutouts, cutouts["reject_reason"].to_numpy(), work, notes, started)
 
 
 def make_training_shard(task: ShardTask, pilot: Pilot | None) -> Receipt:
@@ -176,7 +185,7 @@ def _brick_reason(problem: BrickError) -> int:
     return reason_code("brick_corrupt" if isinstance(problem, BrickCorruptError) else "brick_missing")
 
 
-_SCHEMAS = {"cutouts": CUTOUTS, "training": TRAINING}
+_SCHEMAS = {"cutouts": CUTOUTS, "training": TRAINING, "anchors": CUTOUTS}
 
 
 def _store(

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import ConfigError, GateError, PipelineError, VerificationError
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.gating import gates_passed
@@ -43,7 +44,8 @@ def run_training_job(context: RunContext) -> None:
     context.record.update()
     folder.join("_SUCCESS").remove()
     started = time.monotonic()
-    _run_trainer(context)
+    cube = context.layout.cube("training").url
+    run_program(context.config, "pipeline.training", "--cube", cube, "--out", folder.url)
     names = set(folder.names())
     missing = [name for name in OUTPUTS if name not in names]
     if missing or not _is_trained(context):
@@ -52,21 +54,29 @@ def run_training_job(context: RunContext) -> None:
     context.record.finish_stage("train", seconds=round(time.monotonic() - started, 2), metrics=_headline(metrics))
 
 
-def _run_trainer(context: RunContext) -> None:
-    config = context.config
+def run_program(config: RunConfig, module: str, *options: str) -> None:
+    """Run a program of `pipeline.training` in a process of its own and wait for it.
+
+    Args:
+        config: handed over as `--config`; bounds the time.
+        module: such as `pipeline.training`.
+        options: its other options.
+
+    Raises:
+        PipelineError: it failed, with its exit code, or did not end in time.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-        command = [sys.executable, "-m", "pipeline.training", "--config", str(path)]
-        command += ["--cube", context.layout.cube("training").url, "--out", context.layout.training.url]
+        command = [sys.executable, "-m", module, "--config", str(path), *options]
         try:
             code = subprocess.run(command, timeout=config.training.timeout_s, check=False).returncode
         except subprocess.TimeoutExpired as error:
-            raise PipelineError(f"the trainer did not finish within {config.training.timeout_s:g} s") from error
+            raise PipelineError(f"{module} did not finish within {config.training.timeout_s:g} s") from error
     if code:
         kinds: dict[int, type[PipelineError]] = {2: ConfigError, 3: VerificationError}
         unexpected = PipelineError if code < 0 or code == PipelineError.exit_code else VerificationError
-        raise kinds.get(code, unexpected)(f"the trainer failed with exit code {code}; its messages are above")
+        raise kinds.get(code, unexpected)(f"{module} failed with exit code {code}; its messages are above")
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, Any]:

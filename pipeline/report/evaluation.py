@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.report.anchors import anchor_parts
 from pipeline.report.charts import (
     COLOUR_CONTROL,
     COLOUR_POSITIVE,
@@ -86,6 +87,7 @@ def evaluation_section(inputs: RunInputs) -> Html:
             "frequent as the test split's. A share is given only where the interval of the gap excludes 0."
         ),
         details("Settings of the evaluation", _settings_table(document["settings"])),
+        *anchor_parts(inputs),
     )
 
 

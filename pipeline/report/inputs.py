@@ -70,6 +70,7 @@ class RunInputs:
         columns: (sample,) and (sample, band) variables of the training cube, all rows.
         bands: bands of the cubes in storage order.
         report_files: names beside the page.
+        anchors: recall of real lenses by tier.
     """
 
     layout: RunLayout
@@ -86,6 +87,7 @@ class RunInputs:
     training: TrainingOutcome | None
     evaluation: StoredEvaluation | None
     report_files: tuple[str, ...]
+    anchors: StoredEvaluation | None = None
 
     @property
     def stages(self) -> Mapping[str, Mapping[str, Any]]:
@@ -150,6 +152,7 @@ def read_inputs(layout: RunLayout) -> RunInputs:
         training=_read_training(layout.training, record),
         evaluation=_read_evaluation(layout, record),
         report_files=tuple(layout.report.names()),
+        anchors=read_evaluation(layout.anchors.join("recall")),
     )
 
 

@@ -195,6 +195,11 @@ class RunLayout:
         return self.root.join("training")
 
     @property
+    def anchors(self) -> Location:
+        """Tables of the real lenses whose stamps are the cube `anchors`, their scores and recall."""
+        return self.root.join("anchors")
+
+    @property
     def report(self) -> Location:
         """The HTML page and its linked files."""
         return self.root.join("report")

@@ -15,11 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
+import numpy as np
+import pandas as pd
 import pytest
 
+from pipeline.contracts.anchors import AnchorLimits
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
+from pipeline.driver.anchors import write_anchors
 from pipeline.driver.synthetic_survey import write_survey
+from pipeline.stages.footprint import brick_names
 from pipeline.stages.synthetic_sources import SyntheticSky
 from pipeline.storage.locations import Location
 
@@ -61,6 +66,22 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("survey")
     write_survey(Location(str(folder)), SKY, N_BRICKS, "cache", processes=2)
     return folder
+
+
+@pytest.fixture(scope="session")
+def anchors(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Table of anchors: galaxies of the survey in the place of lenses, and one position outside it."""
+    folder = tmp_path_factory.mktemp("anchors")
+    parents = pd.read_parquet(survey / "parent.parquet")
+    on_grid = brick_names(parents["ra"].to_numpy(), parents["dec"].to_numpy()) == parents["brickname"].to_numpy()
+    known = parents.loc[on_grid, ["ra", "dec"]].iloc[::2]
+    known = pd.concat([known, pd.DataFrame({"ra": [200.0], "dec": [60.0]})], ignore_index=True)
+    known = known.assign(name=[f"L{row}" for row in known.index], ref="Huang et al. (2020) - arXiv:1906.00970")
+    known["grading"] = np.where(known.index % 2, "probable", "confident")
+    known.to_csv(folder / "known.csv", index=False)
+    limits = AnchorLimits(dec_range_deg=(-90.0, 90.0))
+    write_anchors(Location(str(folder)), [], Location(str(folder / "known.csv")), None, limits)
+    return folder / "anchors.parquet"
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -14,11 +15,13 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import ContractError, GateError, PlanChangedError, VerificationError
 from pipeline.contracts.schema import CubeSchema
+from pipeline.driver.anchor_cutouts import read_anchor_stamps
 from pipeline.driver.gating import read_stamps
 from pipeline.driver.inspection import inspect_cube, layout_of, run_status, verify_run
 from pipeline.driver.run import run
 from pipeline.driver.training_job import OUTPUTS
 from pipeline.storage.cube import open_cube
+from pipeline.storage.evaluation_tables import read_evaluation
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import read_json, read_record
 
@@ -26,9 +29,12 @@ Config = Callable[..., RunConfig]
 
 
 @pytest.fixture(scope="module")
-def finished(make_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, RunLayout]:
-    """A complete run on two worker processes."""
-    config = make_config(tmp_path_factory.mktemp("runs"))
+def finished(
+    make_config: Config, anchors: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunConfig, RunLayout]:
+    """A complete run on two worker processes, tested on galaxies in the place of real lenses."""
+    waived = "gates.waive.anchor_pattern=galaxies without arcs stand for lenses in this test"
+    config = make_config(tmp_path_factory.mktemp("runs"), f"anchors.url={anchors}", waived)
     return config, run(config)
 
 
@@ -222,6 +228,30 @@ def test_stage_without_its_input_is_refused(make_config: Config, tmp_path: Path)
     """`--only inject` without a published cutouts cube is a contract error."""
     with pytest.raises(ContractError, match="not a published cube"):
         run(make_config(tmp_path), only="inject")
+
+
+def test_anchors_are_cut_measured_scored_and_reported_by_tier(finished: tuple[RunConfig, RunLayout]) -> None:
+    """Every anchor has a row of the cube; those with a tier a score; each tier its own table and its own row."""
+    _, layout = finished
+    verified = verify_run(layout)
+    measured = pd.read_parquet(layout.anchors.join("measured.parquet").path)
+    assert verified["anchors"]["rows"] == len(measured) > 3
+    outside = measured[measured["dec_deg"] > 59.0]
+    assert outside["cutout_reject_reason"].tolist() == ["brick_missing"]
+    stored = read_evaluation(layout.anchors.join("recall"))
+    assert stored is not None
+    scored = stored.tables["scored_anchors"]
+    assert len(scored) == int((measured["reject_reason"] == "none").sum()) > 0
+    assert np.isfinite(scored["logit"]).all()
+    assert set(stored.tables) >= {"scored_anchors", "grade_confident", "grade_probable", "annulus_tier_b"}
+    for name, table in stored.tables.items():
+        if name != "scored_anchors":
+            assert table[["tier_definition", "tier"]].drop_duplicates().shape[0] == 1
+    stamps = read_anchor_stamps(layout, ["image", "ra_deg"])
+    assert stamps["ra_deg"].to_numpy().tolist() == scored.sort_values("cube_row")["ra_deg"].tolist()
+    page = layout.report.join("index.html").read_bytes().decode()
+    assert "Real lenses" in page
+    assert "Graded confident" in page
 
 
 def test_report_shows_the_run(finished: tuple[RunConfig, RunLayout]) -> None:

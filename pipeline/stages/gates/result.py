@@ -46,6 +46,7 @@ class GateInput:
         bands_found: the bands the cube says it holds, in storage order.
         reinjection: some pairs to inject again; None fails the gate that needs it.
         scores: what a trained network said, one row per example; None before training.
+        anchors: `image` of usable real lenses, (sample, band, y, x) in nmgy; None without anchors.
     """
 
     columns: xr.Dataset
@@ -54,6 +55,7 @@ class GateInput:
     bands_found: tuple[str, ...]
     reinjection: Reinjection | None = None
     scores: xr.Dataset | None = None
+    anchors: xr.Dataset | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import ConfigError, ContractError
+from pipeline.stages.gates.anchor_pattern import compare_anchor_pattern, count_anchors, no_anchors
 from pipeline.stages.gates.audits import audit_bandset, audit_pixels, audit_splits
 from pipeline.stages.gates.coverage import cover_grid, cover_threshold
 from pipeline.stages.gates.distributions import compare_snr_target, correlate_snr, no_snr_target
@@ -59,6 +60,7 @@ GATES = (
     Gate("core_only_auc", count_stamps, classify_core, number="1.6"),
     Gate("radial_profile_auc", count_stamps, classify_radial_profile),
     Gate("metadata_only_auc", count_rows, classify_metadata),
+    Gate("anchor_pattern", count_anchors, compare_anchor_pattern, no_anchors),
 )
 GATE_NAMES = tuple(gate.name for gate in GATES)
 
@@ -84,6 +86,7 @@ def run_gates(
     bands_found: Sequence[str],
     reinjection: Reinjection | None = None,
     scores: xr.Dataset | None = None,
+    anchors: xr.Dataset | None = None,
 ) -> list[GateResult]:
     """Verdict of every gate, in the order of GATE_NAMES; gates of a network only where there are scores.
 
@@ -99,6 +102,7 @@ def run_gates(
         bands_found: the bands the cube says it holds, in storage order.
         reinjection: some pairs that are injected again; without them null_injection fails.
         scores: what a network said, one row per example; None before training.
+        anchors: `image` of usable real lenses; None if the configuration names none.
 
     Raises:
         ConfigError: a waiver names no gate, or scores are given and no gate reads them.
@@ -106,7 +110,7 @@ def run_gates(
     check_waivers(config)
     if scores is not None and not any(gate.needs_scores for gate in GATES):
         raise ConfigError("scores of a network were given, but no gate of this version judges a network")
-    sample = GateInput(columns, stamps, config, tuple(bands_found), reinjection, scores)
+    sample = GateInput(columns, stamps, config, tuple(bands_found), reinjection, scores, anchors)
     return [run_gate(gate, sample) for gate in GATES if scores is not None or not gate.needs_scores]
 
 

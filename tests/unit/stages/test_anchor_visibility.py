@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from pipeline.contracts.anchors import MEASURED_ANCHORS, MEASUREMENTS, VisibilityLimits
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.survey import mask_value
-from pipeline.stages.anchor_visibility import good_pixels, judge_anchors, lens_light, measure_visibility, unmeasured
+from pipeline.stages.anchor_visibility import good_pixels, judge_anchors, measure_visibility, unmeasured
 
 SIZE, SIGMA_NMGY, SEEING_PX = 64, 0.0025, 4.6
 LIMITS = VisibilityLimits()
@@ -111,17 +111,6 @@ def test_blank_sky_and_a_neighbour_are_no_central_galaxy() -> None:
     assert measured(galaxy(0.6, n=1.0), 1)["centre_snr"] > LIMITS.centre_snr_min
 
 
-def test_lens_light_follows_a_noiseless_galaxy() -> None:
-    """To one percent of the light in the annulus, with its axis ratio between that of the galaxy and round."""
-    scene = galaxy(20.0, q=0.6)
-    y, x = (np.mgrid[:SIZE, :SIZE] - SIZE // 2).astype(float)
-    near = np.hypot(x, y) < 24
-    light, axis_ratio = lens_light(x[near], y[near], scene[near], SIGMA_NMGY, SEEING_PX, LIMITS)
-    annulus = (np.hypot(x, y)[near] >= 4) & (np.hypot(x, y)[near] < 16)
-    assert light[annulus].sum() == pytest.approx(scene[near][annulus].sum(), rel=0.01)
-    assert 0.55 < axis_ratio < 0.75
-
-
 def test_pixels_that_do_not_measure_the_sky_are_left_out() -> None:
     """NaN, weightless and saturated pixels do not count; those of another brick do."""
     image = np.zeros((4, 4), np.float32)
@@ -167,7 +156,7 @@ def anchors_table(**columns: object) -> pd.DataFrame:
     texts = {variable.name: "" for variable in MEASURED_ANCHORS.variables if variable.dtype == "str"}
     rows = unmeasured(n_rows, "r").assign(**texts)
     defaults = {"reject_reason": "none", "cutout_reject_reason": "none", "cube_row": 0, "centre_snr": 50.0}
-    return rows.assign(**{**defaults, "arc_visibility_snr": 3.0, "annulus_px": 700, **columns})
+    return rows.assign(**{**defaults, "arc_visibility_snr": 3.0, "arc_significance": 9.0, **columns})
 
 
 def test_tiers_come_from_the_measurement_never_from_the_grade() -> None:
@@ -177,6 +166,14 @@ def test_tiers_come_from_the_measurement_never_from_the_grade() -> None:
     assert tiers == ["A", "B", "B"]
     swapped = judge_anchors(table.assign(grade_tier="grade_confident"), LIMITS)
     assert swapped["visibility_tier"].tolist() == tiers
+
+
+def test_both_numbers_are_needed_for_the_robust_tier_and_one_for_the_annulus_tier() -> None:
+    """A companion fills the annulus without an arc's shape: A by the annulus alone, B by both."""
+    table = anchors_table(arc_visibility_snr=[5.0, 5.0, 1.0], arc_significance=[9.0, 0.0, 9.0])
+    judged = judge_anchors(table, LIMITS)
+    assert judged["annulus_tier"].tolist() == ["A", "A", "B"]
+    assert judged["visibility_tier"].tolist() == ["A", "B", "B"]
 
 
 def test_rows_without_measurement_have_a_reason_and_no_tier() -> None:
@@ -196,7 +193,7 @@ def test_rows_without_measurement_have_a_reason_and_no_tier() -> None:
         "annulus_unmeasurable",
         "no_central_galaxy",
     ]
-    assert set(judged["visibility_tier"]) == {""}
+    assert set(judged["visibility_tier"]) == set(judged["annulus_tier"]) == {""}
 
 
 def test_unmeasured_rows_satisfy_the_columns() -> None:

@@ -29,10 +29,11 @@ class Cube:
     config: RunConfig
     bands_found: tuple[str, ...] = BANDS
     reinjection: Reinjection | None = None
+    anchors: xr.Dataset | None = None
 
     def sample(self) -> GateInput:
         """What the gates see."""
-        return GateInput(self.columns, self.stamps, self.config, self.bands_found, self.reinjection)
+        return GateInput(self.columns, self.stamps, self.config, self.bands_found, self.reinjection, None, self.anchors)
 
     def gate(self, name: str) -> GateResult:
         """Verdict of one gate."""

@@ -1,0 +1,126 @@
+"""The anchors stage: real lenses cut out of the run's own bricks by the run's own path, and measured.
+
+Everything that says nothing about survey pixels (priors, sampling, splits, seed) leaves the cube as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pipeline.contracts.anchors import ANCHORS, MEASURED_ANCHORS, TIER_COLUMNS, VisibilityLimits
+from pipeline.contracts.config import ManifestSection, RunConfig
+from pipeline.contracts.datasets import CUTOUTS
+from pipeline.contracts.errors import ContractError
+from pipeline.driver.anchors import anchor_manifest, measure_anchors
+from pipeline.driver.cubes import RunContext, build_cube
+from pipeline.driver.plan import Plan, make_plan
+from pipeline.driver.tasks import make_anchors_shard
+from pipeline.storage.anchor_tables import read_anchor_table
+from pipeline.storage.cube import open_cube
+from pipeline.storage.locations import Location, RunLayout
+from pipeline.storage.runs import write_json
+from pipeline.storage.tables import table_bytes
+
+logger = logging.getLogger("pipeline.driver")
+
+ANCHOR_CUBE = "anchors"
+_MATCH_ARCSEC = 0.5
+
+
+def build_anchor_cutouts(context: RunContext) -> None:
+    """Cut the configured anchors out and publish them as the cube `anchors`; measure each and store the tiers.
+
+    The cube has the contract of the cutouts cube. The tables of `measure_anchors` lie in the run's folder `anchors`,
+    where `cube_row` says which row of the cube shows an anchor. Nothing happens without the section `anchors`, or if
+    it was done already.
+
+    Raises:
+        ContractError: the table of anchors is unusable, or has no accepted anchor.
+        PlanChangedError: the cube was cut for another table of anchors, other quality limits or by other code.
+        VerificationError: shards are missing.
+        StorageError: a read or write failed.
+    """
+    section = context.config.anchors
+    if section is None:
+        return
+    folder, table = context.layout.anchors, anchors_location(context.config)
+    accepted = read_anchor_table(table, ANCHORS).query("reject_reason == 'none'")
+    if accepted.empty:
+        raise ContractError(f"{table.url}: expected accepted anchors (reject_reason none), found none")
+    manifest = folder.join("manifest.parquet")
+    manifest.write_bytes(table_bytes(anchor_manifest(accepted)))
+    config = _anchor_config(context.config, manifest)
+    plan = _anchor_plan(config)
+    before = context.record.stages.get(ANCHOR_CUBE)
+    own = dataclasses.replace(context, config=config, plan=plan)
+    build_cube(own, ANCHOR_CUBE, CUTOUTS, make_anchors_shard)
+    write_json(folder.join("plan.json"), plan.document())
+    stage = context.record.stages[ANCHOR_CUBE]
+    if stage is before and stage.get("measured_band") == section.band and folder.join("tiers.json").exists():
+        return
+    summary = measure_anchors(
+        folder, table, context.layout.cube(ANCHOR_CUBE), section.band, VisibilityLimits(), _MATCH_ARCSEC
+    )
+    fields = {
+        "measured_band": section.band,
+        "tiers": {name: tier["anchors"] for name, tier in summary["tiers"].items()},
+        "rejected_by_reason": summary["rejected_by_reason"],
+    }
+    logger.info("anchors", extra={"fields": {"folder": folder.url, **fields}})
+    context.record.finish_stage(ANCHOR_CUBE, **{**stage, **fields})
+
+
+def anchors_location(config: RunConfig) -> Location:
+    """Where the configured table of anchors lies; ContractError without the section `anchors`."""
+    if config.anchors is None:
+        raise ContractError("expected a configuration with the section anchors")
+    return Location(config.anchors.url, config.run.region, config.run.endpoint_url)
+
+
+def read_anchor_stamps(layout: RunLayout, names: Sequence[str]) -> xr.Dataset:
+    """Variables of the cube `anchors` for the anchors that have a tier, in cube order.
+
+    Args:
+        layout: a run whose anchors are cut out.
+        names: variables of the cutouts contract, such as image, task_id, ra_deg.
+
+    Returns:
+        The variables, dim `sample`, with the coordinates `cube_row`, `visibility_tier`, `annulus_tier`, `grade_tier`.
+
+    Raises:
+        ContractError: the cube is not published, or the anchors are not measured.
+    """
+    measured = read_anchor_table(layout.anchors.join("measured.parquet"), MEASURED_ANCHORS)
+    rows = measured[measured["reject_reason"] == "none"].sort_values("cube_row")
+    wanted = rows["cube_row"].to_numpy(np.int64)
+    cube = open_cube(layout.cube(ANCHOR_CUBE))
+    parts = []
+    for shard in range(cube.n_shards):
+        first, stop = cube.shard_range(shard)
+        inside = wanted[(wanted >= first) & (wanted < stop)] - first
+        parts.append(cube.read_shard(shard, names).isel(sample=inside))
+    coordinates: dict[str, Any] = {name: ("sample", rows[name].to_numpy(dtype=object)) for name in TIER_COLUMNS}
+    return xr.concat(parts, "sample").assign_coords({"cube_row": ("sample", wanted), **coordinates})
+
+
+def _anchor_config(config: RunConfig, manifest: Location) -> RunConfig:
+    """The run's configuration with the anchors as its rows; their seeing is that of the maps."""
+    injection = config.injection
+    psf = injection.psf.model_copy(update={"psfsize_from": "map"})
+    changes = {
+        "manifest": ManifestSection(kind="parent", url=manifest.url),
+        "injection": injection.model_copy(update={"extinction": False, "psf": psf}),
+    }
+    return config.model_copy(update=changes)
+
+
+def _anchor_plan(config: RunConfig) -> Plan:
+    """The plan of the cutouts alone, which injection and sampling do not change."""
+    plan = make_plan(config)
+    return dataclasses.replace(plan, sha256=plan.cutouts_sha256)
