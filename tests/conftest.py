@@ -77,6 +77,15 @@ def golden_manifests() -> list[Path]:
     return files
 
 
+@pytest.fixture(scope="session")
+def golden_hashes() -> Path:
+    """Folder of the hashes and texts that Spark itself made."""
+    folder = GOLDEN / "hash"
+    if not folder.is_dir():
+        pytest.skip(f"no Spark vectors below {GOLDEN}")
+    return folder
+
+
 def synthetic_cutouts(n_rows: int, size: int = 32, seed: int = 1, **replaced: np.ndarray) -> xr.Dataset:
     """See `make_cutouts`."""
     generator = np.random.default_rng(seed)
