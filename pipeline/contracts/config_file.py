@@ -1,4 +1,4 @@
-"""Reading a RunConfig from YAML, with errors that name every bad key at once."""
+"""Reading a configuration from YAML, with errors that name every bad key at once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import difflib
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.contracts.config import BinsTarget, LogUniformTarget, RunConfig
 from pipeline.contracts.errors import ConfigError
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -29,6 +31,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The RunConfig of a YAML file; see load_config_as."""
+    return load_config_as(RunConfig, path, overrides)
+
+
+def load_config_as(model: type[Config], path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `section.key=value` overrides, validate.
 
     Raises:
@@ -47,15 +54,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"config file {path}: expected a mapping of sections, got {type(content).__name__}")
     for override in overrides:
         _apply_override(content, override)
-    return parse_config(content, where=str(path))
+    return _validate(model, content, where=str(path))
 
 
 def parse_config(content: dict[str, Any], where: str) -> RunConfig:
     """Validate a mapping; `where` names its source in errors."""
+    return _validate(RunConfig, content, where)
+
+
+def _validate(model: type[Config], content: dict[str, Any], where: str) -> Config:
     try:
-        return RunConfig.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_explain(item) for item in error.errors())) from error
+        raise ConfigError(f"{where}: " + "; ".join(_explain(model, item) for item in error.errors())) from error
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:
@@ -74,10 +85,10 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {key}: {value!r} is not YAML: {error}") from error
 
 
-def _explain(item: Any) -> str:
+def _explain(root: type[BaseModel], item: Any) -> str:
     location = ".".join(str(part) for part in item["loc"] if part not in ("bins", "loguniform"))
     if item["type"] == "extra_forbidden":
-        known = _known_keys(item["loc"][:-1])
+        known = _known_keys(root, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f", did you mean {near[0]!r}?" if near else f", known keys: {', '.join(sorted(known))}"
         return f"unknown key {location!r}{hint}"
@@ -86,8 +97,7 @@ def _explain(item: Any) -> str:
     return f"{location or 'config'}: {item['msg']} (got {item['input']!r})"[:500]
 
 
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = RunConfig
+def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     targets: dict[str, type[BaseModel]] = {"bins": BinsTarget, "loguniform": LogUniformTarget}
     for part in path:
         field = model.model_fields.get(str(part))
