@@ -111,7 +111,7 @@ def _table_files(location: Location) -> list[tuple[Location, int]]:
 
 def _count_rows(location: Location, size_bytes: int) -> int:
     if not location.url.endswith(".csv"):
-        with _parquet_file(location) as file:
+        with open_parquet_file(location) as file:
             return int(file.metadata.num_rows)
     if size_bytes > CSV_LIMIT_BYTES:
         raise ContractError(
@@ -139,7 +139,7 @@ def _read_piece(piece: TablePiece, columns: Mapping[str, str], optional: Mapping
         _check_columns(piece.location, table.schema, columns, optional)
         names = [name for name in table.column_names if name in columns or name in optional]
         return _frame(table.select(names).slice(piece.start, piece.stop - piece.start))
-    with _parquet_file(piece.location) as file:
+    with open_parquet_file(piece.location) as file:
         _check_columns(piece.location, file.schema_arrow, columns, optional)
         names = [name for name in file.schema_arrow.names if name in columns or name in optional]
         groups, first = _row_groups(file.metadata, piece.start, piece.stop)
@@ -199,7 +199,13 @@ def _read_csv(location: Location) -> pa.Table:
 
 
 @contextmanager
-def _parquet_file(location: Location) -> Iterator[pq.ParquetFile]:
+def open_parquet_file(location: Location) -> Iterator[pq.ParquetFile]:
+    """The parquet file at a location, open for reading.
+
+    Raises:
+        ContractError: it is no parquet file.
+        StorageError: reading fails.
+    """
     with (
         storage_errors(f"read {location.url}"),
         location.filesystem.open(location.path, "rb", cache_type="none") as stream,

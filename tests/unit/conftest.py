@@ -1,10 +1,14 @@
-"""A source bank in memory, of templates whose handedness and orientation can be told, and a lens system."""
+"""A source bank in memory whose templates can be told apart, a lens system, and a small phase 3 on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.contracts.source_bank import BANK_COLUMNS, SourceBank, bank_digest
@@ -76,3 +80,68 @@ def template_bank(n_templates: int = 5, unusable: tuple[int, ...] = (1,)) -> Sou
         created_utc="2026-01-01T00:00:00Z",
         digest=bank_digest(images, columns, PIXEL_SCALE_ARCSEC),
     )
+
+
+@pytest.fixture
+def make_phase3(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Writes the inputs of a manifest; see `phase3_tables` for what keyword arguments replace.
+
+    Returns the section `inputs` of a configuration. `part_rows` splits the parent catalogue into files.
+    """
+
+    def write(part_rows: int = 1_000_000, **replaced: Any) -> dict[str, str]:
+        tables = phase3_tables() | replaced
+        for name, columns in tables.items():
+            table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+            for part, start in enumerate(range(0, table.num_rows, part_rows if name == "parent" else 1_000_000)):
+                file = tmp_path / name / f"part-{part:05d}.parquet"
+                file.parent.mkdir(exist_ok=True)
+                pq.write_table(table.slice(start, part_rows), file)
+        return {name: str(tmp_path / name) for name in tables}
+
+    return write
+
+
+def phase3_tables(n_hosts: int = 600) -> dict[str, Any]:
+    """Hosts in 40 bricks and 6 regions; region 9 is in no selection, 5 hosts have no magnitude, 7 no LRG flag."""
+    rng = np.random.default_rng(5)
+    names = np.array([f"{700 + i:04d}m{200 + i:03d}" for i in range(40)])
+    splits = np.array(["test", "train", "val", "train", "test", "", "", "", "", "train"], object)
+    region = rng.choice([0, 1, 2, 3, 4, 9], n_hosts).astype(np.int32)
+    rmag = rng.uniform(18.0, 20.5, n_hosts).astype(np.float32)
+    zmag = rmag - np.float32(0.7)
+    flag = np.ones(n_hosts, bool)
+    flag[:7] = False
+    psfsize_r = rng.uniform(1.0, 1.6, 40)
+    sets = [("topk_density_k100", "topk", "density", region) for region in (0, 1, 2, 3)]
+    sets += [("strat_custom_n_lrg", "stratified", "n_lrg", region) for region in (0, 1, 2, 4)]
+    return {
+        "parent": {
+            "region_id": region,
+            "region_split": pa.array(splits[region], pa.string()),
+            "brickname": names[rng.integers(0, 40, n_hosts)],
+            "ra": rng.uniform(0.0, 360.0, n_hosts),
+            "dec": rng.uniform(-60.0, 30.0, n_hosts),
+            "zmag": pa.array(zmag, mask=np.arange(n_hosts) % 120 == 50),
+            "rmag": rmag,
+            "w1mag": zmag - np.float32(1.2),
+            "rz": np.full(n_hosts, 0.7, np.float32),
+            "zw1": np.full(n_hosts, 1.2, np.float32),
+            "is_v3_color_relaxed": flag,
+        },
+        "bricks_with_region": {
+            "brickname": names,
+            "psfsize_g": psfsize_r * 1.1,
+            "psfsize_r": psfsize_r,
+            "psfsize_z": psfsize_r * 0.9,
+            "psfdepth_r": rng.uniform(23.6, 25.5, 40),
+            "ebv": rng.uniform(0.0, 0.1, 40),
+        },
+        "region_selections": {
+            "selection_set_id": [row[0] for row in sets],
+            "selection_strategy": [row[1] for row in sets],
+            "ranking_mode": [row[2] for row in sets],
+            "region_id": np.array([row[3] for row in sets], np.int32),
+            "region_split": pa.array([splits[row[3]] for row in sets], pa.string()),
+        },
+    }
