@@ -20,7 +20,9 @@ import yaml
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import BrickMissingError, ConfigError
+from pipeline.contracts.manifest_config import ManifestConfig
 from pipeline.driver.inspection import verify_run
+from pipeline.driver.manifest_builder import build_manifests
 from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.run import run
 from pipeline.storage.bricks import Brick, Windows
@@ -56,6 +58,34 @@ def test_run_on_s3_equals_the_run_on_disk(make_config: Config, s3_server: Any, s
     assert remote_shard.identical(
         open_cube(local.cube("cutouts")).read_shard(0, ["image", "task_id", "bad_pixel_frac"])
     )
+
+
+def test_manifest_on_s3_equals_the_manifest_on_disk(
+    golden_manifests: list[Path], s3_server: Any, tmp_path: Path
+) -> None:
+    """Built from tables in a bucket into the bucket, the same bytes as on disk; built once more, it is kept."""
+    inputs = golden_manifests[0].parents[2] / "inputs"
+    bucket = Location(f"s3://{s3_server.bucket}/manifests", "us-east-2", s3_server.endpoint_url)
+    names = ("parent", "bricks_with_region", "region_selections")
+    for name in names:
+        for file in (inputs / name).glob("*.parquet"):
+            bucket.join("inputs", name, file.name).write_bytes(file.read_bytes())
+    asked = {"variant": "v6_test", "tiers": {"train": {"grid": "grid_sota", "n_total_per_split": 1600}}}
+    remote = asked | {
+        "output": bucket.url,
+        "region": "us-east-2",
+        "endpoint_url": s3_server.endpoint_url,
+        "inputs": {name: bucket.join("inputs", name).url.replace("s3://", "s3a://") for name in names},
+    }
+    local = asked | {"output": str(tmp_path), "region": None, "inputs": {name: str(inputs / name) for name in names}}
+    reports = [build_manifests(ManifestConfig.model_validate(config)) for config in (remote, local, remote)]
+    (experiment,) = reports[0]["experiments"]
+    assert reports[0] == reports[1]
+    assert reports[2]["experiments"][experiment]["kept_from_an_earlier_build"]
+    folder = f"phase4a/v6_test/manifests/{experiment}"
+    assert bucket.join(folder).names() == ["_SUCCESS", "part-00000.snappy.parquet"]
+    stored = bucket.join(folder, "part-00000.snappy.parquet").read_bytes()
+    assert stored == (tmp_path / folder / "part-00000.snappy.parquet").read_bytes()
 
 
 def test_bricks_over_http_equal_bricks_on_disk(
