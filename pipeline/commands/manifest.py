@@ -12,7 +12,7 @@ from pipeline.contracts.config_file import load_config_as
 from pipeline.contracts.emr_manifest import DEFAULT_SPLIT_SEED
 from pipeline.contracts.manifest_config import ManifestConfig
 from pipeline.driver.manifest_builder import build_manifests
-from pipeline.driver.manifest_check import check_manifest
+from pipeline.driver.manifest_check import check_stored_manifest
 from pipeline.storage.locations import Location
 from pipeline.storage.manifest_files import ManifestLayout
 
@@ -48,4 +48,4 @@ def manifest_check_command(
     endpoint_url: Annotated[str | None, typer.Option("--endpoint-url", help="S3 endpoint other than AWS")] = None,
 ) -> None:
     """Compute identity, seeds and draws of every row again and compare. Writes nothing."""
-    typer.echo(json.dumps(check_manifest(Location(manifest, region, endpoint_url), split_seed), indent=1))
+    typer.echo(json.dumps(check_stored_manifest(Location(manifest, region, endpoint_url), split_seed), indent=1))

@@ -22,7 +22,7 @@ from pipeline.storage.manifest_files import (
     ManifestLayout,
     ManifestWriter,
     clear_folder,
-    is_complete,
+    is_marked_complete,
     write_bricks_manifest,
 )
 from pipeline.storage.manifest_inputs import gather_hosts, read_brick_numbers, read_selections, scan_parent
@@ -140,7 +140,7 @@ def _kept_experiments(layout: ManifestLayout, record: dict[str, Any], *, force: 
     """Complete manifests of this very build; with `force`, none, and those that are there are deleted."""
     if force:
         clear_folder(layout.manifests)
-    complete = {name for name in layout.manifests.names() if is_complete(layout.manifest(name))}
+    complete = {name for name in layout.manifests.names() if is_marked_complete(layout.manifest(name))}
     found = read_json(layout.stage_config) if complete and layout.stage_config.exists() else {}
     changed = [key for key in _BUILD_KEYS if found.get(key) != record[key]]
     if complete and changed:

@@ -17,7 +17,7 @@ _NAMED_ROWS = 3
 _KEY_DIGITS = 32
 
 
-def check_manifest(folder: Location, split_seed: int) -> dict[str, Any]:
+def check_stored_manifest(folder: Location, split_seed: int) -> dict[str, Any]:
     """Read every row and compare it with what its own columns imply.
 
     Args:

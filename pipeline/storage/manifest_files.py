@@ -117,7 +117,7 @@ class ManifestWriter:
             self._writer, self._in_file = None, 0
 
 
-def is_complete(folder: Location) -> bool:
+def is_marked_complete(folder: Location) -> bool:
     """True if the folder carries Spark's marker."""
     return folder.join(SUCCESS_MARKER).exists()
 

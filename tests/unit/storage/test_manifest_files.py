@@ -16,7 +16,7 @@ from pipeline.storage.locations import Location
 from pipeline.storage.manifest_files import (
     ManifestLayout,
     ManifestWriter,
-    is_complete,
+    is_marked_complete,
     manifest_pieces,
     write_bricks_manifest,
 )
@@ -43,8 +43,8 @@ def test_files_have_the_types_of_the_contract(tmp_path: Path) -> None:
     with ManifestWriter(folder, file_rows=10) as writer:
         for first in (0, 6, 12):
             writer.write(piece(6, first))
-        assert not is_complete(folder)
-    assert is_complete(folder)
+        assert not is_marked_complete(folder)
+    assert is_marked_complete(folder)
     assert writer.n_rows == 18
     assert folder.names() == ["_SUCCESS", "part-00000.snappy.parquet", "part-00001.snappy.parquet"]
     table = pa.concat_tables(list(manifest_pieces(folder, 5)))
@@ -67,7 +67,7 @@ def test_marker_is_absent_after_an_error_and_old_parts_go_first(tmp_path: Path) 
     with pytest.raises(RuntimeError), ManifestWriter(folder) as writer:
         writer.write(piece(2))
         raise RuntimeError
-    assert not is_complete(folder)
+    assert not is_marked_complete(folder)
     assert folder.names() == ["part-00000.snappy.parquet"]
 
 
@@ -100,4 +100,4 @@ def test_layout_and_bricks(tmp_path: Path) -> None:
     text = layout.root.join("bricks_manifest_csv", "part-00000.csv").read_bytes().decode()
     assert text.splitlines()[0] == "experiment_id,brickname"
     assert text.splitlines()[3] == "debug_x,0001m100"
-    assert is_complete(layout.bricks) and is_complete(layout.root.join("bricks_manifest_csv"))
+    assert is_marked_complete(layout.bricks) and is_marked_complete(layout.root.join("bricks_manifest_csv"))
