@@ -57,7 +57,7 @@ def build_manifests(config: ManifestConfig, *, force: bool = False) -> dict[str,
     parts = find_parts(_place(config, config.inputs.parent))
     tables = _input_tables(config)
     sampler = _scan(config, tables, parts)
-    samples = {tier: sampler.sample(section.n_hosts) for tier, section in config.tiers.items()}
+    samples: dict[str, HostSample] = {tier: sampler.sample(section.n_hosts) for tier, section in config.tiers.items()}
     _demand_hosts(config, samples, sampler)
     hosts = gather_hosts(parts, tables.bricks, np.unique(np.concatenate([sample.row for sample in samples.values()])))
     record = _stage_config(config, tables)

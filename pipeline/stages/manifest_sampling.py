@@ -103,7 +103,9 @@ class HostSampler:
         self.n_read += len(batch)
         region = np.searchsorted(self.selections.region_ids, batch.region_id)
         region[region == len(self.selections.region_ids)] = 0
-        known = (self.selections.region_ids[region] == batch.region_id) & self.selections.member.any(axis=0)[region]
+        known = (self.selections.region_ids[region] == batch.region_id) & np.asarray(
+            self.selections.member.any(axis=0)
+        )[region]
         keep = np.ones(len(batch), np.bool_)
         tests = (batch.flag, known, batch.brick >= 0, self._measured[batch.brick])
         for reason, passed in zip(DROP_REASONS, tests, strict=True):
