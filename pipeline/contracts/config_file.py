@@ -11,8 +11,17 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.contracts.config import BinsTarget, LogUniformTarget, RunConfig
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.density_csv import inline_tables
 from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.sampling import BinsTarget, GridTarget, LogUniformTarget, TableTarget
+
+_TARGETS: dict[str, type[BaseModel]] = {
+    "bins": BinsTarget,
+    "loguniform": LogUniformTarget,
+    "table": TableTarget,
+    "grid": GridTarget,
+}
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -29,7 +38,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML file, apply `section.key=value` overrides, validate.
+    """Read a YAML file, apply `section.key=value` overrides, inline the CSV files of tables, validate.
 
     Raises:
         ConfigError: unreadable file, bad YAML, or every violation at once, each with its key.
@@ -47,7 +56,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"config file {path}: expected a mapping of sections, got {type(content).__name__}")
     for override in overrides:
         _apply_override(content, override)
-    return parse_config(content, where=str(path))
+    return parse_config(inline_tables(content, Path(path).parent), where=str(path))
 
 
 def parse_config(content: dict[str, Any], where: str) -> RunConfig:
@@ -75,7 +84,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def _explain(item: Any) -> str:
-    location = ".".join(str(part) for part in item["loc"] if part not in ("bins", "loguniform"))
+    location = ".".join(str(part) for part in item["loc"] if part not in _TARGETS)
     if item["type"] == "extra_forbidden":
         known = _known_keys(item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
@@ -88,14 +97,13 @@ def _explain(item: Any) -> str:
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = RunConfig
-    targets: dict[str, type[BaseModel]] = {"bins": BinsTarget, "loguniform": LogUniformTarget}
     for part in path:
         field = model.model_fields.get(str(part))
         if field is not None:
             found = _models_in(field.annotation)
             model = found[0] if found else model
         else:
-            model = targets.get(str(part), model)
+            model = _TARGETS.get(str(part), model)
     return list(model.model_fields)
 
 
