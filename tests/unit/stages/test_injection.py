@@ -15,13 +15,14 @@ from scipy import stats
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import SNR_METRICS
 from pipeline.contracts.survey import BAD_PIXEL_MASK, flux_nmgy_from_mag, mask_value
+from pipeline.driver.pilot import pilot_of_draws
 from pipeline.kernels.arc_snr import annulus_mask, good_weight, host_noise
 from pipeline.kernels.random import PURPOSE_PRIOR, PURPOSE_TARGET, keyed_uniform, task_keys
 from pipeline.stages.arcs import InjectionAssets
 from pipeline.stages.draws import ArcDraw
 from pipeline.stages.injection import Accepted, Exposure, Host, Injector, expose
 from pipeline.stages.samplers import Refused
-from pipeline.stages.sampling import SnrTarget
+from pipeline.stages.sampling import PilotDraws, SnrTarget
 
 MakeConfig = Callable[..., RunConfig]
 MakeCutouts = Callable[..., xr.Dataset]
@@ -94,9 +95,17 @@ def host(config: RunConfig, make_cutouts: MakeCutouts) -> Host:
 
 
 @pytest.fixture(scope="module")
-def prior_snr(config: RunConfig, host: Host) -> NDArray[np.float64]:
-    """SNR of 8000 prior draws on the host."""
-    return np.array([trial.snr() for trial in plain(config).pilot_trials(host, range(8000))])
+def prior_draws(config: RunConfig, host: Host) -> PilotDraws:
+    """8000 prior draws on the host, taken as one draw on each of 8000 hosts that are alike."""
+    trials = plain(config).pilot_trials(host, range(8000))
+    per_flux, mag_r = np.array([(trial.per_flux, trial.mag_r) for trial in trials]).T
+    return PilotDraws(per_flux, mag_r, np.arange(per_flux.size))
+
+
+@pytest.fixture(scope="module")
+def prior_snr(prior_draws: PilotDraws) -> NDArray[np.float64]:
+    """SNR of these draws."""
+    return prior_draws.snr()
 
 
 def accepted_by(injector: Injector, host: Host, keys: NDArray[np.uint64]) -> list[Accepted]:
@@ -122,10 +131,14 @@ def by_snr_first(config: RunConfig, host: Host, keys: NDArray[np.uint64]) -> lis
 
 
 @pytest.fixture(scope="module")
-def by_rejection(make_config: MakeConfig, host: Host, keys: NDArray[np.uint64]) -> list[Accepted]:
-    """Arcs of the rejection sampler, with another seed."""
-    overrides = (*CHEAP, "sampling.method=rejection", "sampling.host_draws=48", "run.seed=77")
-    return accepted_by(plain(make_config(*overrides)), host, keys)
+def by_rejection(make_config: MakeConfig, host: Host, prior_draws: PilotDraws) -> list[Accepted]:
+    """Arcs of the rejection sampler over many rows of one host, with another seed."""
+    settings = [override for override in CHEAP if "max_attempts" not in override]
+    config = make_config(*settings, "sampling.method=rejection", "sampling.hosts=pooled", "run.seed=77")
+    injector = Injector(config, pilot_of_draws(config, prior_draws), InjectionAssets())
+    keys = task_keys([f"pooled-{index}" for index in range(4 * N_TASKS)])
+    results = [injector.accept(dataclasses.replace(host, task_key=key)) for key in keys]
+    return [result for result in results if isinstance(result, Accepted)]
 
 
 def columns_of(arcs: list[Accepted]) -> dict[str, NDArray[np.float64]]:
