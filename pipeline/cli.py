@@ -18,6 +18,7 @@ from pipeline.commands.bank import app as bank_app
 from pipeline.commands.gates import gates_command
 from pipeline.commands.manifest import app as manifest_app
 from pipeline.commands.render import render_command
+from pipeline.commands.sample import app as sample_app
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.errors import ClusterError, ConfigError, PipelineError
@@ -50,6 +51,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(bank_app, name="bank")
 app.add_typer(anchors_app, name="anchors")
 app.add_typer(manifest_app, name="manifest")
+app.add_typer(sample_app, name="sample")
 app.command("render")(render_command)
 app.command("gates")(gates_command)
 

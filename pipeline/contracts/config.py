@@ -18,6 +18,7 @@ from pipeline.contracts.evaluation import EvaluationSettings
 from pipeline.contracts.gate_config import GateSection
 from pipeline.contracts.injection import InjectionSection
 from pipeline.contracts.priors import Fraction, Positive, Section
+from pipeline.contracts.sampling import SamplingSection
 from pipeline.contracts.survey import BANDS
 from pipeline.contracts.training_config import TrainingSection
 
@@ -71,50 +72,6 @@ class ManifestSection(Section):
 
     kind: Literal["emr", "parent"]
     url: str = Field(description="parquet file, folder of part files, or (parent only) a CSV file")
-
-
-class BinsTarget(Section):
-    """Shares of samples between edges; inside a bin uniform in ln SNR."""
-
-    kind: Literal["bins"]
-    edges: tuple[Positive, ...]
-    shares: tuple[Fraction, ...]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> BinsTarget:
-        if len(self.edges) != len(self.shares) + 1 or list(self.edges) != sorted(set(self.edges)):
-            raise ValueError("bins target needs increasing edges, one more than shares")
-        if abs(sum(self.shares) - 1.0) > 1e-9:
-            raise ValueError(f"shares must sum to 1, got {sum(self.shares)}")
-        return self
-
-
-class LogUniformTarget(Section):
-    """Density 1 / (snr ln(high/low)) on [low, high]."""
-
-    kind: Literal["loguniform"]
-    low: Positive
-    high: Positive
-
-    @model_validator(mode="after")
-    def _range_is_ordered(self) -> LogUniformTarget:
-        if self.low >= self.high:
-            raise ValueError(f"loguniform target needs low < high, got {self.low}, {self.high}")
-        return self
-
-
-class SamplingSection(Section):
-    """Control of the SNR distribution of the injected arcs."""
-
-    method: Literal["snr_first", "rejection", "none"]
-    metric: Literal["arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture", "arc_snr_annulus"]
-    band: Literal["g", "r", "i", "z"] = Field("r", description="band of the SNR columns")
-    target: Annotated[BinsTarget | LogUniformTarget, Field(discriminator="kind")] | None = None
-    max_attempts: Annotated[int, Field(ge=1, le=100_000)] = 200
-    weight_draws: Annotated[int, Field(ge=1, le=1024)] = 4
-    pilot_draws: Annotated[int, Field(ge=256)] = 4096
-    pilot_bins: Annotated[int, Field(ge=8, le=512)] = 32
-    safety_factor: Annotated[float, Field(ge=1.0, le=10.0)] = 1.2
 
 
 class SplitSection(Section):
@@ -191,8 +148,6 @@ class RunConfig(Section):
     def _sections_agree(self) -> RunConfig:
         if self.injection.mode == "frozen" and (self.manifest.kind != "emr" or self.sampling.method != "none"):
             raise ValueError("injection.mode: frozen needs manifest.kind: emr and sampling.method: none")
-        if (self.sampling.method == "none") != (self.sampling.target is None):
-            raise ValueError("sampling.target is needed by every sampling.method but none")
         if self.sampling.band not in self.survey.bands:
             raise ValueError(f"sampling.band {self.sampling.band!r} is not in survey.bands {self.survey.bands}")
         if self.anchors is not None and self.anchors.band not in self.survey.bands:

@@ -11,8 +11,17 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.contracts.config import BinsTarget, LogUniformTarget, RunConfig
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.density_csv import inline_tables
 from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.sampling import BinsTarget, GridTarget, LogUniformTarget, TableTarget
+
+_TARGETS: dict[str, type[BaseModel]] = {
+    "bins": BinsTarget,
+    "loguniform": LogUniformTarget,
+    "table": TableTarget,
+    "grid": GridTarget,
+}
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -36,7 +45,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def load_config_as(model: type[Config], path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, apply `section.key=value` overrides, validate.
+    """Read a YAML file, apply `section.key=value` overrides, inline the CSV files of tables, validate.
 
     Raises:
         ConfigError: unreadable file, bad YAML, or every violation at once, each with its key.
@@ -54,7 +63,7 @@ def load_config_as(model: type[Config], path: str | Path, overrides: Sequence[st
         raise ConfigError(f"config file {path}: expected a mapping of sections, got {type(content).__name__}")
     for override in overrides:
         _apply_override(content, override)
-    return _validate(model, content, where=str(path))
+    return _validate(model, inline_tables(content, Path(path).parent), where=str(path))
 
 
 def parse_config(content: dict[str, Any], where: str) -> RunConfig:
@@ -86,7 +95,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def _explain(root: type[BaseModel], item: Any) -> str:
-    location = ".".join(str(part) for part in item["loc"] if part not in ("bins", "loguniform"))
+    location = ".".join(str(part) for part in item["loc"] if part not in _TARGETS)
     if item["type"] == "extra_forbidden":
         known = _known_keys(root, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
@@ -98,14 +107,13 @@ def _explain(root: type[BaseModel], item: Any) -> str:
 
 
 def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    targets: dict[str, type[BaseModel]] = {"bins": BinsTarget, "loguniform": LogUniformTarget}
     for part in path:
         field = model.model_fields.get(str(part))
         if field is not None:
             found = _models_in(field.annotation)
             model = found[0] if found else model
         else:
-            model = targets.get(str(part), model)
+            model = _TARGETS.get(str(part), model)
     return list(model.model_fields)
 
 

@@ -158,6 +158,7 @@ TRAINING = CubeSchema(
         _column("snr_target", "float32", "1", "Value of the target metric that was assigned; NaN if none"),
         _column("attempts", "int32", "1", "Draws tried until acceptance or the limit"),
         _column("weight_prior", "float64", "1", "Importance weight that turns accepted rows back into the prior"),
+        _column("mag_outside_prior", "uint8", "1", "1 if src_mag lies outside its prior, sampling.method direct only"),
     ),
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Annotated, Literal
 
@@ -9,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 
 # A truncated normal must keep this share of its mass, or its draws are decided by rounding.
 _MIN_NORMAL_MASS = 1e-6
@@ -19,6 +22,7 @@ _NEEDED = {
     "loguniform": ("low", "high"),
     "disc": ("low", "high"),
     "normal": ("mean", "sigma"),
+    "table": ("points", "density"),
 }
 
 
@@ -32,21 +36,26 @@ class Prior(Section):
     """One scalar prior, with exactly the numbers its kind needs.
 
     fixed: value. uniform, loguniform, disc (area-weighted in radius): low, high.
-    normal: mean and sigma, truncated to low, high; without them to ten sigma.
+    normal: mean and sigma, truncated to low, high; without them to ten sigma. table: increasing points and
+    the density there, linear between them; its scale does not matter.
     """
 
-    kind: Literal["fixed", "uniform", "loguniform", "normal", "disc"]
+    kind: Literal["fixed", "uniform", "loguniform", "normal", "disc", "table"]
     low: float | None = None
     high: float | None = None
     mean: float | None = None
     sigma: Positive | None = None
     value: float | None = None
+    points: tuple[float, ...] | None = None
+    density: tuple[NotNegative, ...] | None = None
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Smallest and largest value that can be drawn."""
         if self.value is not None:
             return self.value, self.value
+        if self.points:
+            return self.points[0], self.points[-1]
         mean, reach = self.mean or 0.0, _NORMAL_REACH * (self.sigma or 0.0)
         return (
             mean - reach if self.low is None else self.low,
@@ -55,10 +64,12 @@ class Prior(Section):
 
     @model_validator(mode="after")
     def _has_its_numbers(self) -> Prior:
-        given = {name for name in ("low", "high", "mean", "sigma", "value") if getattr(self, name) is not None}
+        given = {name for name in type(self).model_fields if name != "kind" and getattr(self, name) is not None}
         optional = {"low", "high"} if self.kind == "normal" else set()
         if given - optional != set(_NEEDED[self.kind]):
             raise ValueError(f"a {self.kind} prior needs exactly {', '.join(_NEEDED[self.kind])}, got {sorted(given)}")
+        if self.points is not None and self.density is not None:
+            check_table("table prior", "points", self.points, self.density)
         low, high = self.bounds
         if low > high:
             raise ValueError(f"prior needs low <= high, got {low}, {high}")
@@ -71,6 +82,16 @@ class Prior(Section):
             if normal.cdf(high) - normal.cdf(low) < _MIN_NORMAL_MASS:
                 raise ValueError(f"normal prior has no mass between {low} and {high}")
         return self
+
+
+def check_table(what: str, name: str, points: Sequence[float], density: Sequence[float]) -> None:
+    """ValueError unless some increasing points and the density at each make a density."""
+    if len(points) < 2 or len(points) != len(density) or list(points) != sorted(set(points)):
+        raise ValueError(
+            f"a {what} needs two or more increasing {name} and as many densities, got {len(points)} and {len(density)}"
+        )
+    if not any(left + right > 0 for left, right in pairwise(density)):
+        raise ValueError(f"the density of a {what} is zero everywhere")
 
 
 # Range that a quantity can have at all: (lowest, highest, whether lowest itself is allowed).
@@ -90,7 +111,7 @@ class Priors(Section):
     """Prior of every drawn quantity; angles are uniform.
 
     `beta_over_theta_e` is the source offset in Einstein radii, `src_mag_r` the unlensed r magnitude,
-    whose prior must have a density: uniform or normal.
+    whose prior must have a density: uniform, normal or table.
     """
 
     theta_e_arcsec: Prior
@@ -112,7 +133,7 @@ class Priors(Section):
             if low < lowest or high > highest or (low == lowest and not closed):
                 raise ValueError(f"{name} must lie in {'[' if closed else '('}{lowest}, {highest}], got {low}..{high}")
         low, high = self.src_mag_r.bounds
-        written = self.src_mag_r.low is not None and self.src_mag_r.high is not None
-        if self.src_mag_r.kind not in ("uniform", "normal") or not written or low >= high:
-            raise ValueError("src_mag_r needs a uniform or normal prior with low < high")
+        written = self.src_mag_r.kind == "table" or None not in (self.src_mag_r.low, self.src_mag_r.high)
+        if self.src_mag_r.kind not in ("uniform", "normal", "table") or not written or low >= high:
+            raise ValueError("src_mag_r needs a uniform or normal prior with low < high, or a table")
         return self

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from distributed import performance_report
 
 from pipeline.contracts.config import RunConfig
@@ -20,19 +19,18 @@ from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.contracts.schema import CubeSchema
 from pipeline.driver.cluster import Cluster, cluster_errors
+from pipeline.driver.pilot import make_pilot
 from pipeline.driver.plan import Plan
 from pipeline.driver.provenance import code_version, environment
+from pipeline.driver.sampling_record import record_sampling
 from pipeline.driver.shards import finished_shards, run_shards
-from pipeline.driver.tasks import ShardTask, draw_pilot, make_cutouts_shard, make_training_shard
+from pipeline.driver.tasks import ShardTask, make_cutouts_shard, make_training_shard
 from pipeline.stages.cutouts import reason_counts
-from pipeline.stages.sampling import CLIPPED_SHARE_MAX, Pilot, SnrTarget, estimate_pilot
+from pipeline.stages.sampling import CLIPPED_SHARE_MAX
 from pipeline.storage.cube import MARKER, create_cube, cube_attributes, is_published, open_cube, publish_cube
 from pipeline.storage.locations import RunLayout, storage_errors
 from pipeline.storage.receipts import Receipt, missing_objects
-from pipeline.storage.runs import RunRecord, read_json, write_json
-
-# Shards that the pilot draws from, spread evenly over the run.
-_PILOT_SHARDS = 16
+from pipeline.storage.runs import RunRecord
 
 # Rows after which a survey without a single brick is called mistyped.
 _ROWS_TO_JUDGE = 64
@@ -79,8 +77,10 @@ def build_training(context: RunContext) -> None:
         VerificationError: the rejection sampler met acceptance probabilities above 1 too often.
     """
     open_cube(context.layout.cube("cutouts"))
-    pilot = _pilot(context)
-    build_cube(context, "training", TRAINING, make_training_shard, pilot)
+    tasks = shard_tasks(context)
+    pilot = make_pilot(context.config, context.layout, context.plan, context.cluster, tasks)
+    receipts = build_cube(context, "training", TRAINING, make_training_shard, pilot)
+    record_sampling(context.config, context.layout, context.plan.sha256, receipts, pilot)
 
 
 def check_envelope(receipts: Mapping[int, Receipt]) -> None:
@@ -90,7 +90,7 @@ def check_envelope(receipts: Mapping[int, Receipt]) -> None:
     if proposals and clipped > CLIPPED_SHARE_MAX * proposals:
         raise VerificationError(
             f"rejection sampler: {clipped:.0f} of {proposals:.0f} acceptance probabilities exceeded 1 "
-            f"(at most {CLIPPED_SHARE_MAX:.1%}); raise sampling.pilot_draws or sampling.safety_factor"
+            f"(at most {CLIPPED_SHARE_MAX:.1%}); raise sampling.host_draws or sampling.safety_factor"
         )
 
 
@@ -224,27 +224,3 @@ def _performance_page(context: RunContext, cube: str, needed: bool) -> Iterator[
         with storage_errors(f"read {page}"):
             data = page.read_bytes()
     context.layout.report.join(f"dask-{cube}.html").write_bytes(data)
-
-
-def _pilot(context: RunContext) -> Pilot | None:
-    sampling = context.config.sampling
-    if sampling.target is None:
-        return None
-    if context.layout.pilot.exists():
-        content = read_json(context.layout.pilot)
-        if content.get("plan_sha256") == context.plan.sha256:
-            return Pilot.from_json(content)
-    tasks = shard_tasks(context)
-    n_tasks = min(_PILOT_SHARDS, len(tasks))
-    chosen = [tasks[(index * len(tasks)) // n_tasks] for index in range(n_tasks)]
-    with cluster_errors():
-        client = context.cluster.client
-        share = -(-sampling.pilot_draws // n_tasks)
-        retries = context.config.shards.retries
-        futures = [client.submit(draw_pilot, task, share, pure=False, retries=retries) for task in chosen]
-        draws = np.array([value for values in client.gather(futures) for value in values])
-    if draws.size == 0:
-        raise VerificationError("pilot: none of the sampled shards has a usable row that is not a control")
-    pilot = estimate_pilot(draws, SnrTarget.of(sampling.target), sampling)
-    write_json(context.layout.pilot, {"plan_sha256": context.plan.sha256, **vars(pilot)})
-    return pilot

@@ -11,6 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pipeline.stages.samplers import is_bin_counter
 from pipeline.storage.receipts import Receipt
 
 logger = logging.getLogger("pipeline.driver")
@@ -85,6 +86,6 @@ class StageProgress:
             "rows": receipt.rows,
             "seconds": receipt.seconds,
             "rows_per_s": round(rate, 1),
-            **{name: value for name, value in receipt.work.items() if value},
+            **{name: value for name, value in receipt.work.items() if value and not is_bin_counter(name)},
         }
         logger.info("shard", extra={"fields": fields})

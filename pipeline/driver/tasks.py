@@ -17,11 +17,11 @@ from pipeline.contracts.datasets import CUTOUTS, HOST_COLUMNS, TRAINING
 from pipeline.contracts.errors import BrickCorruptError, BrickError
 from pipeline.driver.injection_assets import read_assets
 from pipeline.driver.plan import read_rows
-from pipeline.kernels.random import task_keys
 from pipeline.stages.cutouts import judge, measure_stamps, place_stamps, reason_code, reason_counts
 from pipeline.stages.injection import Injector
 from pipeline.stages.pairs import make_pairs
-from pipeline.stages.sampling import Pilot
+from pipeline.stages.pilot_draws import draw_on_hosts
+from pipeline.stages.sampling import Pilot, PilotDraws
 from pipeline.storage.bricks import Brick, Key, Windows
 from pipeline.storage.cube import CubeShape, open_cube, write_shard
 from pipeline.storage.locations import Location, RunLayout
@@ -56,7 +56,16 @@ def make_anchors_shard(task: ShardTask) -> Receipt:
 
 def _make_cutouts(task: ShardTask, cube: str) -> Receipt:
     started = time.monotonic()
-    rows = read_rows(task.config, list(task.pieces))
+    cutouts, work, notes = cut_stamps(task, read_rows(task.config, list(task.pieces)))
+    return _store(task, cube, cutouts, cutouts["reject_reason"].to_numpy(), work, notes, started)
+
+
+def cut_stamps(task: ShardTask, rows: xr.Dataset) -> tuple[xr.Dataset, dict[str, float], list[str]]:
+    """Cut the stamps of manifest rows out of their bricks, measured and judged.
+
+    Returns:
+        The cutouts cube's variables of the rows, counters of the reading, and notes about unusable files.
+    """
     arrays = _blank(rows, task)
     work = {"brick_openings": 0.0, "bytes_fetched": 0.0, "requests": 0.0}
     notes: list[str] = []
@@ -69,8 +78,7 @@ def _make_cutouts(task: ShardTask, cube: str) -> Receipt:
         work["bytes_fetched"] += brick.bytes_fetched
         work["requests"] += brick.requests
     cutouts = xr.Dataset({variable.name: (variable.dims, arrays[variable.name]) for variable in CUTOUTS.variables})
-    cutouts = judge(cutouts, task.config.quality)
-    return _store(task, cube, cutouts, cutouts["reject_reason"].to_numpy(), work, notes, started)
+    return judge(cutouts, task.config.quality), work, notes
 
 
 def make_training_shard(task: ShardTask, pilot: Pilot | None) -> Receipt:
@@ -82,27 +90,15 @@ def make_training_shard(task: ShardTask, pilot: Pilot | None) -> Receipt:
     injector = Injector(task.config, pilot, assets)
     first_row = task.shape.rows(task.shard).start
     pairs = make_pairs(cutouts, rows, first_row, task.config, injector)
-    work = {name: float(value) for name, value in vars(injector.work).items()}
-    return _store(task, "training", pairs, pairs["reject_reason"].to_numpy(), work, notes, started)
+    return _store(task, "training", pairs, pairs["reject_reason"].to_numpy(), injector.work(), notes, started)
 
 
-def draw_pilot(task: ShardTask, n_draws: int) -> list[float]:
-    """Target metric of prior draws spread over the usable, non-control rows of one shard."""
+def draw_pilot(task: ShardTask, n_draws: int) -> PilotDraws:
+    """Prior draws spread over the usable, non-control rows of one shard."""
     cutouts = open_cube(task.layout.cube("cutouts")).read_shard(task.shard, [v.name for v in CUTOUTS.variables])
-    candidates = np.flatnonzero((cutouts["usable"].to_numpy() == 1) & (cutouts["is_control"].to_numpy() == 0))
-    if not candidates.size:
-        return []
-    assets, _ = read_assets(task.config, cutouts["brickname"].to_numpy()[candidates].tolist())
-    injector = Injector(task.config, None, assets)
-    keys = task_keys(cutouts["task_id"].to_numpy().tolist())
-    per_host, extra = divmod(n_draws, candidates.size)
-    values: list[float] = []
-    for position, index in enumerate(candidates.tolist()):
-        count = per_host + (position < extra)
-        host = injector.host(cutouts, index, keys[index])
-        if count and not isinstance(host, str):
-            values += injector.pilot_snr(host, range(count))
-    return values
+    assets, _ = read_assets(task.config, cutouts["brickname"].to_numpy().tolist())
+    injector = Injector(task.config, None, assets, drawing_only=True)
+    return draw_on_hosts(cutouts, injector, n_draws, task.shape.rows(task.shard).start)
 
 
 def _blank(rows: xr.Dataset, task: ShardTask) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,7 @@ from pipeline.contracts.datasets import REJECT_REASONS
 from pipeline.report.charts import COLOUR_POSITIVE, as_png, label_axes, new_figure, say_empty
 from pipeline.report.inputs import RunInputs
 from pipeline.report.markup import Html, count_text, figure, heading, joined, number_text, share_text, table
+from pipeline.stages.sampling_diagnostics import effective_size
 
 
 def acceptance_part(inputs: RunInputs, attempts: NDArray[np.float64], weight: NDArray[np.float64]) -> Html:
@@ -28,16 +29,6 @@ def acceptance_part(inputs: RunInputs, attempts: NDArray[np.float64], weight: ND
         ),
         _acceptance_table(inputs, attempts, weight),
     )
-
-
-def effective_size(weight: NDArray[np.float64]) -> float:
-    """Kish's effective sample size, (sum w)**2 / sum w**2; 0 for weights that are all 0.
-
-    Args:
-        weight: (row,) finite, not negative.
-    """
-    squares = float((weight**2).sum())
-    return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
 def _acceptance_png(attempts: NDArray[np.float64], weight: NDArray[np.float64]) -> bytes:

@@ -29,6 +29,7 @@ _RECORD_KEYS = ("run", "state", "config", "config_sha256", "plan_sha256", "code"
 _PLAN_KEYS = ("n_rows", "n_shards")
 _EPOCH_KEYS = ("epoch", "train_loss", "val_loss", "val_auc", "learning_rate", "seconds")
 _METRICS_KEYS = ("n_positives", "n_negatives", "auc", "tpr_at_fpr", "auc_by_arc_snr", "roc", "plan_sha256")
+_SAMPLING_KEYS = ("rows", "attempts", "weights", "required_mag_r", "correlations_ln_snr", "selection", "cost")
 _SCORE_COLUMNS = {"task_id": "string", "label": "integer", "logit": "number", "score": "number", "arc_snr": "number"}
 # Reasons that the injection gave: the stamp itself was good enough to be used.
 _INJECTION_REASONS = ("host_mag_missing", "sampler_exhausted", "arc_masked")
@@ -68,6 +69,7 @@ class RunInputs:
         reject_reason: (sample,) codes of the cutouts cube.
         cube: the training cube, for pixels.
         columns: (sample,) and (sample, band) variables of the training cube, all rows.
+        sampling: what the sampler did, sampling.json.
         bands: bands of the cubes in storage order.
         report_files: names beside the page.
         anchors: recall of real lenses by tier.
@@ -83,6 +85,7 @@ class RunInputs:
     columns: xr.Dataset | None
     bands: tuple[str, ...]
     pilot: Pilot | None
+    sampling: Mapping[str, Any] | None
     gates: GateOutcome | None
     training: TrainingOutcome | None
     evaluation: StoredEvaluation | None
@@ -148,6 +151,7 @@ def read_inputs(layout: RunLayout) -> RunInputs:
         columns=cube.columns(cube.column_names()) if cube else None,
         bands=tuple(map(str, cube.attrs["bands"])) if cube else config.survey.bands,
         pilot=_read_pilot(layout, record),
+        sampling=_read_sampling(layout, record),
         gates=_read_gates(layout),
         training=_read_training(layout.training, record),
         evaluation=_read_evaluation(layout, record),
@@ -191,6 +195,14 @@ def _read_pilot(layout: RunLayout, record: Mapping[str, Any]) -> Pilot | None:
         return Pilot.from_json(content)
     except KeyError as error:
         raise VerificationError(f"{layout.pilot.url} is not a pilot: it lacks {error}") from error
+
+
+def _read_sampling(layout: RunLayout, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if not layout.sampling.exists():
+        return None
+    content = _with_keys(read_json(layout.sampling), _SAMPLING_KEYS, layout.sampling)
+    _require_plan(content, record, layout.sampling)
+    return content
 
 
 def _read_gates(layout: RunLayout) -> GateOutcome | None:

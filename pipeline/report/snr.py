@@ -35,9 +35,9 @@ from pipeline.report.markup import (
     share_text,
     table,
 )
+from pipeline.report.sampling import sampling_part
 from pipeline.stages.sampling import Pilot, SnrTarget
 
-_LOGUNIFORM_BINS = 8
 _HISTOGRAM_BINS = 32
 _ROUND_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _MEANING = {
@@ -61,7 +61,7 @@ def snr_section(inputs: RunInputs) -> Html:
     snr, attempts, weight = (values[finite] for values in pairs)
     if not snr.size:
         return section("snr", title, missing("The training cube holds no pair with a finite SNR and weight."))
-    target = SnrTarget.of(inputs.config.sampling.target) if inputs.config.sampling.target else None
+    target = run_target(inputs)
     parts: list[str] = [paragraph(_method_sentence(inputs))]
     if not finite.all():
         parts.append(banner(f"{int((~finite).sum()):,} pairs have an SNR or weight that is not finite.", "bad"))
@@ -76,7 +76,7 @@ def snr_section(inputs: RunInputs) -> Html:
     )
     if target is not None:
         parts += [_share_table(inputs, snr, target), _distance_sentence(inputs)]
-    return section("snr", title, *parts, acceptance_part(inputs, attempts, weight))
+    return section("snr", title, *parts, acceptance_part(inputs, attempts, weight), sampling_part(inputs))
 
 
 def conversion_section(inputs: RunInputs) -> Html:
@@ -121,16 +121,11 @@ def pair_values(inputs: RunInputs, names: Sequence[str]) -> list[NDArray[np.floa
     return [inputs.columns[name].to_numpy()[is_pair].astype(np.float64) for name in names]
 
 
-def share_edges(target: SnrTarget) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bins of the share table: those of the target, or 8 equal ones in ln SNR for a target of one bin.
-
-    Returns:
-        (bin + 1,) edges in SNR and (bin,) requested shares.
-    """
-    if len(target.shares) > 1:
-        return np.array(target.edges), np.array(target.shares)
-    edges = np.geomspace(target.edges[0], target.edges[-1], _LOGUNIFORM_BINS + 1)
-    return edges, np.full(_LOGUNIFORM_BINS, 1.0 / _LOGUNIFORM_BINS)
+def run_target(inputs: RunInputs) -> SnrTarget | None:
+    """The run's target, less the bins that were left out as unreachable; None without one."""
+    if inputs.config.sampling.target is None:
+        return None
+    return SnrTarget.of(inputs.config.sampling.target).without(inputs.pilot.unreachable if inputs.pilot else ())
 
 
 def _method_sentence(inputs: RunInputs) -> str:
@@ -138,8 +133,8 @@ def _method_sentence(inputs: RunInputs) -> str:
     if sampling.target is None:
         return f"Method {sampling.method}: arcs follow the priors or the manifest, no SNR target was set."
     return (
-        f"Method {sampling.method}, target metric {sampling.metric} in band {sampling.band}, at most "
-        f"{sampling.max_attempts} draws per row."
+        f"Method {sampling.method}, hosts {sampling.hosts}, target metric {sampling.metric} in band {sampling.band}, "
+        f"at most {1 if sampling.method == 'direct' else sampling.max_attempts} draws per row."
     )
 
 
@@ -176,6 +171,8 @@ def _snr_png(
         say_empty(other, "this run has no SNR target, so no pilot")
     elif inputs.pilot is None:
         say_empty(other, "there is no pilot.json")
+    elif target.values:
+        say_empty(other, "a grid of fixed values has no density")
     else:
         _draw_density(other, ln_snr, weight, edges, "pairs x weight_prior")
         _draw_pilot(other, inputs.pilot)
@@ -200,25 +197,23 @@ def _draw_density(
 
 
 def _draw_target(axis: Axes, target: SnrTarget) -> None:
-    heights = [
-        share / np.log(high / low)
-        for low, high, share in zip(target.edges[:-1], target.edges[1:], target.shares, strict=True)
-    ]
-    axis.stairs(heights, np.array(target.edges), color=COLOUR_TARGET, linewidth=1.6, label="target")
+    if target.values:
+        for snr in target.values:
+            axis.axvline(snr, color=COLOUR_TARGET, linewidth=1.2)
+        return
+    ln_nodes, left, right = target.cells(_HISTOGRAM_BINS)
+    ends = np.exp(np.repeat(ln_nodes, 2)[1:-1])
+    axis.plot(ends, np.stack([left, right], axis=1).ravel(), color=COLOUR_TARGET, linewidth=1.6, label="target")
 
 
 def _draw_pilot(axis: Axes, pilot: Pilot) -> None:
-    edges = np.exp(np.array(pilot.ln_edges))
-    density = np.array(pilot.density)
-    axis.stairs(density, edges, color=COLOUR_CONTROL, linewidth=1.5, label=f"pilot, {pilot.n_draws:,} prior draws")
-    width = np.diff(np.array(pilot.ln_edges))
-    error = np.sqrt(density / (pilot.n_draws * width))
-    centres = np.sqrt(edges[:-1] * edges[1:])
-    axis.errorbar(centres, density, yerr=error, fmt="none", ecolor=COLOUR_CONTROL, elinewidth=0.9, alpha=0.7)
+    snr, density, error = np.exp(pilot.ln_nodes), np.array(pilot.density), np.array(pilot.density_error)
+    axis.plot(snr, density, color=COLOUR_CONTROL, linewidth=1.5, label=f"pilot, {pilot.n_draws:,} prior draws")
+    axis.fill_between(snr, density - error, density + error, color=COLOUR_CONTROL, alpha=0.3, linewidth=0)
 
 
 def _share_table(inputs: RunInputs, snr: NDArray[np.float64], target: SnrTarget) -> Html:
-    edges, shares = share_edges(target)
+    edges, shares = target.comparison_bins()
     counts = np.histogram(np.clip(snr, edges[0], edges[-1]), bins=edges)[0]
     rows = []
     for low, high, share, count in zip(edges[:-1], edges[1:], shares, counts.tolist(), strict=True):
@@ -253,7 +248,7 @@ def _share_table(inputs: RunInputs, snr: NDArray[np.float64], target: SnrTarget)
 
 
 def _pilot_hits(inputs: RunInputs, target: SnrTarget, low: float, high: float) -> str:
-    if inputs.pilot is None or len(target.shares) == 1:
+    if inputs.pilot is None or (low, high) not in list(itertools.pairwise(target.edges)):
         return ""
     position = list(itertools.pairwise(target.edges)).index((low, high))
     return share_text(inputs.pilot.target_hits[position], inputs.pilot.n_draws)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import xarray as xr
@@ -16,9 +15,12 @@ from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.kernels.arc_draws import LENS_COLUMNS
 from pipeline.kernels.priors import DISC, FIXED, LOGUNIFORM, NORMAL, PRIOR_COLUMNS, UNIFORM, draw_priors
 from pipeline.kernels.rays import FIELD, ISOTHERMAL, POWER_LAW
+from pipeline.stages.linear_pieces import LinearPieces
 from pipeline.stages.sources import Components, SourceModel, sersic_components
 
 _KINDS = {"fixed": FIXED, "uniform": UNIFORM, "loguniform": LOGUNIFORM, "normal": NORMAL, "disc": DISC}
+# A tabulated prior is the quantile of a number uniform in (0, 1).
+_UNIT_ROW = (UNIFORM, 0.0, 1.0, 0.0, 0.0, 0.0)
 _ANGLES = {
     "lens_phi_rad": math.pi,
     "shear_phi_rad": math.pi,
@@ -26,7 +28,6 @@ _ANGLES = {
     "beta_phi_rad": 2 * math.pi,
     "jitter_phi_rad": 2 * math.pi,
 }
-_LN10_OVER_2P5 = math.log(10.0) / 2.5
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,15 @@ class Drawer:
         self._source = source
         self._colours = injection.colours
         rows: dict[str, tuple[float, ...]] = {}
+        self._tables: dict[str, LinearPieces] = {}
         if injection.priors is not None:
-            rows |= {name: prior_row(getattr(injection.priors, name)) for name in Priors.model_fields}
+            rows |= {name: self._row(name, getattr(injection.priors, name)) for name in Priors.model_fields}
             rows |= {name: (UNIFORM, 0.0, turn, 0.0, 0.0, 0.0) for name, turn in _ANGLES.items()}
             if injection.lens.kind == "epl":
-                rows["lens_slope"] = prior_row(injection.lens.slope)
+                rows["lens_slope"] = self._row("lens_slope", injection.lens.slope)
             if injection.colours is not None:
-                rows["src_redshift"] = prior_row(injection.colours.src_redshift)
-            rows |= {name: prior_row(prior) for name, prior in source.priors().items()}
+                rows["src_redshift"] = self._row("src_redshift", injection.colours.src_redshift)
+            rows |= {name: self._row(name, prior) for name, prior in source.priors().items()}
         self._names = tuple(rows)
         self._table = np.array(list(rows.values())).reshape(-1, PRIOR_COLUMNS)
 
@@ -97,6 +99,7 @@ class Drawer:
         values = np.empty(self._table.shape[0])
         draw_priors(self._table, np.uint64(run_seed), task_key, np.uint64(purpose), np.uint64(attempt), values)
         drawn = dict(zip(self._names, values.tolist(), strict=True))
+        drawn |= {name: pieces.quantile(drawn[name]) for name, pieces in self._tables.items()}
         offset = drawn["beta_over_theta_e"] * drawn["theta_e_arcsec"]
         jitter, jitter_phi = drawn["lens_jitter_arcsec"], drawn["jitter_phi_rad"]
         redshift, gr, rz = drawn.get("src_redshift", math.nan), drawn["src_gr"], drawn["src_rz"]
@@ -126,6 +129,12 @@ class Drawer:
             components=components,
         )
 
+    def _row(self, name: str, prior: Prior) -> tuple[float, ...]:
+        if prior.points is None or prior.density is None:
+            return prior_row(prior)
+        self._tables[name] = LinearPieces.through(prior.points, prior.density)
+        return _UNIT_ROW
+
 
 def lens_kind(injection: InjectionSection) -> int:
     """Kind of the configured lens model, as `pipeline.kernels.rays` numbers them."""
@@ -133,7 +142,7 @@ def lens_kind(injection: InjectionSection) -> int:
 
 
 def prior_row(prior: Prior) -> tuple[float, ...]:
-    """One row of the table that `draw_priors` takes."""
+    """One row of the table that `draw_priors` takes; KeyError for a tabulated prior."""
     low, high = prior.bounds
     return (_KINDS[prior.kind], low, high, prior.mean or 0.0, prior.sigma or 1.0, prior.value or 0.0)
 
@@ -168,35 +177,6 @@ def frozen_arc(rows: xr.Dataset, index: int, centre_px: tuple[float, float], n_b
         src_redshift=math.nan,
         components=sersic_components(re_arcsec, 1.0, q, phi_rad, n_bands),
     )
-
-
-def mag_density(prior: Prior, mag: float) -> float:
-    """Density of the magnitude prior. [1/mag]
-
-    Raises:
-        ValueError: a kind that has no density in magnitude (`fixed`, `loguniform`, `disc`).
-    """
-    low, high = prior.bounds
-    if not low <= mag <= high:
-        return 0.0
-    if prior.kind == "uniform":
-        return 1.0 / (high - low)
-    if prior.kind == "normal" and prior.mean is not None and prior.sigma is not None:
-        normal = NormalDist(prior.mean, prior.sigma)
-        return normal.pdf(mag) / (normal.cdf(high) - normal.cdf(low))
-    raise ValueError(f"a {prior.kind!r} prior has no density in magnitude; use uniform or normal")
-
-
-def mag_density_max(prior: Prior) -> float:
-    """Largest value of `mag_density`. [1/mag]"""
-    low, high = prior.bounds
-    peak = low if prior.mean is None else min(max(prior.mean, low), high)
-    return mag_density(prior, peak)
-
-
-def ln_flux_density(prior: Prior, mag: float) -> float:
-    """Density of ln(flux) under the magnitude prior, at a magnitude."""
-    return mag_density(prior, mag) / _LN10_OVER_2P5
 
 
 def _axis_ratio(ellipticity: float) -> float:

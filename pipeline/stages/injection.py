@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import SNR_METRICS
-from pipeline.contracts.priors import Prior
 from pipeline.contracts.survey import BAD_PIXEL_MASK, PIXEL_SCALE_ARCSEC, flux_nmgy_from_mag, mw_transmission
 from pipeline.kernels.arc_noise import arc_shot_noise, default_sky_nmgy
 from pipeline.kernels.arc_snr import (
@@ -33,12 +32,13 @@ from pipeline.kernels.random import (
     PURPOSE_PILOT,
     PURPOSE_PRIOR,
     PURPOSE_TARGET,
-    PURPOSE_WEIGHT,
     keyed_uniform,
 )
 from pipeline.stages.arcs import ArcRenderer, InjectionAssets, UnitArc
-from pipeline.stages.draws import ArcDraw, frozen_arc, ln_flux_density, mag_density, mag_density_max
-from pipeline.stages.sampling import Pilot, SnrTarget, rejection_probability
+from pipeline.stages.draws import ArcDraw, frozen_arc
+from pipeline.stages.mag_prior import MagnitudePrior
+from pipeline.stages.samplers import ArcSampler, Refused, Trial
+from pipeline.stages.sampling import Pilot
 
 # Share of an arc's flux that its band limit may leave in a pixel without any, with a margin.
 _ROUNDING = 1e-5
@@ -66,32 +66,33 @@ class Accepted:
     snr_target: float
     attempts: int
     weight_prior: float
-
-
-@dataclass
-class Work:
-    """Counters of one shard, reported in its receipt."""
-
-    attempts: int = 0
-    renders: int = 0
-    proposals: int = 0
-    clipped: int = 0
+    outside_prior: bool = False
 
 
 class Injector:
-    """Draws, renders and accepts arcs for hosts, as a configuration says. Pure: keyed randomness only."""
+    """Draws, renders and accepts arcs for hosts, as a configuration says. Pure: keyed randomness only.
 
-    def __init__(self, config: RunConfig, pilot: Pilot | None, assets: InjectionAssets) -> None:
+    Args:
+        pilot: needed by `sampling.hosts: pooled`, and to leave out unreachable bins of the target.
+        drawing_only: without a sampler, to make the draws that a pilot is estimated from.
+    """
+
+    def __init__(
+        self, config: RunConfig, pilot: Pilot | None, assets: InjectionAssets, drawing_only: bool = False
+    ) -> None:
         self.config = config
         self.run_seed = np.uint64(config.run.seed)
-        self.pilot = pilot
-        self.work = Work()
-        section = config.sampling
+        self.renders = 0
+        section, priors = config.sampling, config.injection.priors
+        self._sampler = (
+            None
+            if section.method == "none" or priors is None or drawing_only
+            else ArcSampler(section, MagnitudePrior(priors.src_mag_r), pilot)
+        )
         self.bands = config.survey.bands
         self.metric_band = self.bands.index(section.band)
         self.metric = SNR_METRICS.index(section.metric)
         self.renderer = ArcRenderer(config, assets)
-        self._target = SnrTarget.of(section.target) if section.target else None
         noise = config.injection.arc_noise
         self.sky_nmgy = (
             None
@@ -102,11 +103,16 @@ class Injector:
         )
 
     @property
-    def target(self) -> SnrTarget:
-        """The configured target; ValueError for sampling.method none, which has no target."""
-        if self._target is None:
-            raise ValueError("sampling.method: none has no SNR target")
-        return self._target
+    def sampler(self) -> ArcSampler:
+        """The configured sampler; ValueError where there is none: method none has no SNR target."""
+        if self._sampler is None:
+            raise ValueError("sampling.method: none has no SNR target, and an injector for drawing no sampler")
+        return self._sampler
+
+    def work(self) -> dict[str, float]:
+        """Counters since this injector was made; they add up over shards."""
+        counts = {} if self._sampler is None else self._sampler.work.counts()
+        return {"renders": float(self.renders), **counts}
 
     def host(self, cutouts: xr.Dataset, index: int, task_key: np.uint64) -> Host | str:
         """Prepare one row of a cutouts shard for rendering; the reject reason if it lacks a number it needs."""
@@ -149,7 +155,7 @@ class Injector:
 
     def render(self, host: Host, draw: ArcDraw) -> UnitArc:
         """Lensed source of unit unlensed flux before the PSF."""
-        self.work.renders += 1
+        self.renders += 1
         return self.renderer.render(draw, host.psf, host.psfsize_arcsec)
 
     def snr(self, host: Host, arc: NDArray[np.float32]) -> tuple[float, ...]:
@@ -169,86 +175,56 @@ class Injector:
             return 0.0
         return value * band_over_r * float(host.transmission[band])
 
-    def pilot_snr(self, host: Host, attempts: range) -> list[float]:
-        """Target metric of prior draws on this host, one per attempt number, keyed for the pilot alone."""
-        values = []
-        for attempt in attempts:
-            draw = self._draw(host, PURPOSE_PILOT, attempt)
-            values.append(self.snr_per_flux(host, draw, self.render(host, draw)) * _flux(draw.src_mag_r))
-        return values
+    def pilot_trials(self, host: Host, attempts: range) -> list[Trial[tuple[ArcDraw, UnitArc]]]:
+        """Prior draws on this host, one per attempt number, keyed for the pilot alone."""
+        return [_HostTrials(self, host).trial(PURPOSE_PILOT, attempt) for attempt in attempts]
 
-    def accept(self, host: Host) -> Accepted | str:
-        """Sample one arc for the host; the reject reason if none was accepted."""
-        method = self.config.sampling.method
-        if method == "none":
+    def accept(self, host: Host) -> Accepted | Refused:
+        """Sample one arc for the host, or say why none was accepted."""
+        if self.config.sampling.method == "none":
             draw = self._draw(host, PURPOSE_PRIOR, 0)
             return Accepted(draw, self.render(host, draw), math.nan, 1, 1.0)
-        return self._snr_first(host) if method == "snr_first" else self._rejection(host)
+        found = self.sampler.sample(_HostTrials(self, host))
+        if isinstance(found, Refused):
+            return found
+        draw, unit_arc = found.payload
+        return Accepted(
+            replace(draw, src_mag_r=found.mag_r),
+            unit_arc,
+            found.snr_target,
+            found.attempts,
+            found.weight_prior,
+            found.outside_prior,
+        )
 
-    def freeze(self, rows: xr.Dataset, index: int, host: Host) -> Accepted | str:
-        """The arc of an EMR row as it stands; the reject reason if the host lacks a number it needs."""
+    def freeze(self, rows: xr.Dataset, index: int, host: Host) -> Accepted | Refused:
+        """The arc of an EMR row as it stands; refused if the host lacks a number it needs."""
         draw = frozen_arc(rows, index, host.centre_px, len(self.bands))
         if not math.isfinite(draw.src_mag_r):
-            return "host_mag_missing"
+            return Refused("host_mag_missing", 0)
         return Accepted(draw, self.render(host, draw), math.nan, 1, 1.0)
-
-    def _snr_first(self, host: Host) -> Accepted | str:
-        prior = self._mag_prior()
-        uniform = keyed_uniform(self.run_seed, host.task_key, PURPOSE_TARGET, 0, 0)
-        snr = self.target.quantile(float(uniform))
-        peak = mag_density_max(prior)
-        any_signal = False
-        for attempt in range(self.config.sampling.max_attempts):
-            self.work.attempts += 1
-            draw = self._draw(host, PURPOSE_PRIOR, attempt)
-            unit_arc = self.render(host, draw)
-            per_flux = self.snr_per_flux(host, draw, unit_arc)
-            if per_flux <= 0:
-                continue
-            any_signal = True
-            mag = _mag(snr / per_flux)
-            threshold = keyed_uniform(self.run_seed, host.task_key, PURPOSE_ACCEPT, attempt, 0)
-            if float(threshold) < mag_density(prior, mag) / peak:
-                weight = self._snr_density(host, snr) / self.target.ln_density(snr)
-                return Accepted(_with_magnitude(draw, mag), unit_arc, snr, attempt + 1, weight)
-        return "sampler_exhausted" if any_signal else "arc_masked"
-
-    def _snr_density(self, host: Host, snr: float) -> float:
-        """Unbiased estimate of q(ln snr | host) from a fixed batch of draws independent of acceptance."""
-        prior = self._mag_prior()
-        total = 0.0
-        for attempt in range(self.config.sampling.weight_draws):
-            draw = self._draw(host, PURPOSE_WEIGHT, attempt)
-            per_flux = self.snr_per_flux(host, draw, self.render(host, draw))
-            total += ln_flux_density(prior, _mag(snr / per_flux)) if per_flux > 0 else 0.0
-        return total / self.config.sampling.weight_draws
-
-    def _rejection(self, host: Host) -> Accepted | str:
-        if self.pilot is None:
-            raise ValueError("sampling.method: rejection needs a pilot")
-        any_signal = False
-        for attempt in range(self.config.sampling.max_attempts):
-            self.work.attempts += 1
-            draw = self._draw(host, PURPOSE_PRIOR, attempt)
-            unit_arc = self.render(host, draw)
-            snr = self.snr_per_flux(host, draw, unit_arc) * _flux(draw.src_mag_r)
-            any_signal = any_signal or snr > 0
-            probability = rejection_probability(snr, self.target, self.pilot)
-            self.work.proposals += 1
-            self.work.clipped += probability > 1.0
-            threshold = keyed_uniform(self.run_seed, host.task_key, PURPOSE_ACCEPT, attempt, 0)
-            if float(threshold) < probability:
-                weight = self.pilot.ln_density(snr) / self.target.ln_density(snr)
-                return Accepted(draw, unit_arc, math.nan, attempt + 1, weight)
-        return "sampler_exhausted" if any_signal else "arc_masked"
 
     def _draw(self, host: Host, purpose: int, attempt: int) -> ArcDraw:
         return self.renderer.drawer.draw(self.config.run.seed, host.task_key, purpose, attempt, host.centre_px)
 
-    def _mag_prior(self) -> Prior:
-        if self.config.injection.priors is None:
-            raise ValueError("injection.mode: sample needs injection.priors")
-        return self.config.injection.priors.src_mag_r
+
+@dataclass(frozen=True)
+class _HostTrials:
+    """The draws of one host, as samplers take them."""
+
+    injector: Injector
+    host: Host
+
+    def trial(self, purpose: int, attempt: int) -> Trial[tuple[ArcDraw, UnitArc]]:
+        draw = self.injector._draw(self.host, purpose, attempt)
+        unit_arc = self.injector.render(self.host, draw)
+        return Trial(self.injector.snr_per_flux(self.host, draw, unit_arc), draw.src_mag_r, (draw, unit_arc))
+
+    def target_uniform(self) -> float:
+        return float(keyed_uniform(self.injector.run_seed, self.host.task_key, PURPOSE_TARGET, 0, 0))
+
+    def accept_uniform(self, attempt: int) -> float:
+        return float(keyed_uniform(self.injector.run_seed, self.host.task_key, PURPOSE_ACCEPT, attempt, 0))
 
 
 @dataclass(frozen=True)
@@ -294,15 +270,3 @@ def expose(injector: Injector, host: Host, accepted: Accepted, invvar: NDArray[n
         ),
     }
     return Exposure(arc, noise, magnitudes, fluxes, columns)
-
-
-def _flux(mag: float) -> float:
-    return float(flux_nmgy_from_mag(np.array(mag)))
-
-
-def _mag(flux_nmgy: float) -> float:
-    return 22.5 - 2.5 * math.log10(flux_nmgy)
-
-
-def _with_magnitude(draw: ArcDraw, mag: float) -> ArcDraw:
-    return replace(draw, src_mag_r=mag)

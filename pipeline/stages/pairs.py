@@ -14,6 +14,7 @@ from pipeline.kernels.random import task_keys
 from pipeline.stages.cutouts import reason_code
 from pipeline.stages.emr_splits import relabelled_splits
 from pipeline.stages.injection import Accepted, Exposure, Injector, expose
+from pipeline.stages.samplers import Refused
 from pipeline.stages.splits import assign_splits
 
 UNUSED, PAIR, CONTROL = range(len(ROLES))
@@ -84,10 +85,9 @@ def make_pairs(
             continue
         frozen = config.injection.mode == "frozen"
         accepted = injector.freeze(rows, index, host) if frozen else injector.accept(host)
-        if isinstance(accepted, str):
-            out["reject_reason"][index] = reason_code(accepted)
-            tried = accepted in ("sampler_exhausted", "arc_masked")
-            out["attempts"][index] = config.sampling.max_attempts if tried else 0
+        if isinstance(accepted, Refused):
+            out["reject_reason"][index] = reason_code(accepted.reason)
+            out["attempts"][index] = accepted.attempts
             continue
         _keep_pair(out, index, image[index], accepted, expose(injector, host, accepted, invvar[index]))
         if injector.sky_nmgy is not None:
@@ -139,3 +139,4 @@ def _keep_pair(
     out["snr_target"][index] = accepted.snr_target
     out["attempts"][index] = accepted.attempts
     out["weight_prior"][index] = accepted.weight_prior
+    out["mag_outside_prior"][index] = accepted.outside_prior

@@ -185,6 +185,11 @@ class RunLayout:
         return self.root.join("pilot.json")
 
     @property
+    def sampling(self) -> Location:
+        """What the sampler did: acceptance, weights, distance from the target, cost."""
+        return self.root.join("sampling.json")
+
+    @property
     def gates(self) -> Location:
         """Gate results."""
         return self.root.join("gates.json")

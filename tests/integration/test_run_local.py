@@ -62,6 +62,23 @@ def test_no_row_is_lost(finished: tuple[RunConfig, RunLayout]) -> None:
     assert counts["none"] == int((~unused).sum())
 
 
+def test_sampling_record_agrees_with_the_cube(finished: tuple[RunConfig, RunLayout]) -> None:
+    """sampling.json counts the cube's pairs, the record's renders, and hits the target within its floor."""
+    _, layout = finished
+    found, stage = read_json(layout.sampling), read_record(layout)["stages"]["training"]
+    columns = open_cube(layout.cube("training")).columns(["role", "attempts"])
+    is_pair = columns["role"].to_numpy() == 1
+    assert found["rows"]["accepted"] == int(is_pair.sum())
+    assert found["rows"]["sampler_exhausted"] == stage["counts"].get("sampler_exhausted", 0)
+    assert found["cost"]["renders"] == stage["work"]["renders"]
+    assert found["acceptance"]["attempts"] == int(columns["attempts"].to_numpy().sum())
+    assert sum(bin_["accepted"] for bin_ in found["acceptance"]["bins"]) == int(is_pair.sum())
+    achieved = found["achieved"]
+    assert achieved["tv"] < achieved["tv_mean_ideal"] + 4 * achieved["tv_std_ideal"]
+    assert found["pilot"]["draws"] == 512
+    assert "What the sampler did" in layout.report.join("index.html").read_bytes().decode()
+
+
 @pytest.mark.parametrize("schema", [CUTOUTS, TRAINING], ids=lambda schema: schema.name)
 def test_cube_opens_with_plain_xarray(finished: tuple[RunConfig, RunLayout], schema: CubeSchema) -> None:
     """xarray.open_zarr reads the cube, and every variable carries units and a description."""

@@ -7,9 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.contracts.config import BinsTarget, LogUniformTarget, RunConfig
+from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import SPLITS
+from pipeline.contracts.sampling import BinsTarget, GridTarget
 from pipeline.stages.gates.result import GateInput, Measurement, has_role, wilson_interval
+from pipeline.stages.sampling import SnrTarget
 
 # SNR ranges that the lessons ask for, where the run has no target.
 _LESSON_SNR_EDGES = (0.8, 2.0, 8.0, 20.0, 100.0)
@@ -56,8 +58,8 @@ def cover_grid(sample: GateInput) -> Measurement:
 
     Edges are `grid_theta_e_arcsec` and `grid_snr`; where these are null, four equal cells between the bounds
     of the prior of theta_E (of the pairs, without prior) and the bins of the target (four equal in ln SNR
-    for a log-uniform one, those of the lessons without target). A cell is filled by `grid_n_min` pairs; the
-    value is the share of filled cells. Pairs outside all cells are counted in the detail.
+    for a log-uniform or tabulated one, those of the lessons without target). A cell is filled by `grid_n_min`
+    pairs; the value is the share of filled cells. Pairs outside all cells are counted in the detail.
     """
     section, metric = sample.config.gates, sample.config.sampling.metric
     is_pair = has_role(sample.columns, "pair")
@@ -105,8 +107,11 @@ def _snr_edges(config: RunConfig) -> NDArray[np.float64]:
     if isinstance(target, BinsTarget):
         asked = [index for index, share in enumerate(target.shares) if share > 0]
         return np.array(target.edges[asked[0] : asked[-1] + 2])
-    if isinstance(target, LogUniformTarget):
-        return np.exp(np.linspace(math.log(target.low), math.log(target.high), _CELLS + 1))
+    if target is not None:
+        whole = SnrTarget.of(target)
+        if isinstance(target, GridTarget):
+            return np.array(whole.edges)
+        return np.exp(np.linspace(math.log(whole.edges[0]), math.log(whole.edges[-1]), _CELLS + 1))
     return np.array(_LESSON_SNR_EDGES)
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from pipeline.contracts.config import BinsTarget, LogUniformTarget, RunConfig
+from pipeline.contracts.config import RunConfig
 from pipeline.stages.gates.result import GateInput, Measurement, gate_generator, has_role
+from pipeline.stages.sampling import SnrTarget
+from pipeline.stages.target_fit import fit_target
 
-_LOGUNIFORM_BINS = 8
-_SNR_SIMULATIONS = 2000
 _SNR_SHUFFLES = 100
 _NUISANCES = ("psfdepth_r_mag", "ebv_mag", "mag_g", "mag_r", "mag_z")
 _NUISANCES_BANDS = ("sky_sigma_nmgy", "psfsize_arcsec")
-# The SNR columns are float32 results of a float32 render scaled to a target.
-_SNR_EDGE_TOLERANCE = 1e-4
 
 
 def no_snr_target(config: RunConfig) -> str:
@@ -29,48 +25,43 @@ def no_snr_target(config: RunConfig) -> str:
 def compare_snr_target(sample: GateInput) -> Measurement:
     """The SNR of the pairs follows the configured target.
 
-    The value is the total variation between achieved and requested shares of the bins (8 equal ones
-    in ln SNR for a log-uniform target). An ideal sampler has a total variation above zero: its mean
-    and standard deviation come from multinomial draws of the same size, and the bound is that mean
-    plus `snr_target_tv_sigmas` of that deviation. A pair outside the support fails the gate.
+    The value is the total variation between achieved and requested shares of the bins (8 equal ones in ln SNR for
+    a log-uniform or tabulated target; a bin around each value of a grid). An ideal sampler has a total variation
+    above zero: its mean and standard deviation come from multinomial draws of the same size, and the bound is that
+    mean plus `snr_target_tv_sigmas` of that deviation. A pair outside the support fails the gate.
 
     Detail: chi-square p over the bins, KS p against the target, KL(target || achieved) in nats; None
     where a requested bin is empty.
     """
-    target = _Target.of(sample.config)
     metric = sample.config.sampling.metric
     snr = sample.columns[metric].to_numpy()[has_role(sample.columns, "pair")].astype(np.float64)
-    n_nan = int(np.isnan(snr).sum())
-    low, high = target.edges[0] * (1 - _SNR_EDGE_TOLERANCE), target.edges[-1] * (1 + _SNR_EDGE_TOLERANCE)
-    inside = snr[(snr >= low) & (snr <= high)]
-    n_outside = int(snr.size - inside.size)
-    counts = np.histogram(np.clip(inside, target.edges[0], target.edges[-1]), bins=target.edges)[0]
-    n_outside += int(counts[target.shares == 0.0].sum())
-    distance = _total_variation(counts, target.shares)
-    floor, spread = _multinomial_floor(snr.size, target.shares, sample.config.run.seed)
+    fit = fit_target(snr, _target(sample), gate_generator(sample.config.run.seed, "snr_target"))
     sigmas = sample.config.gates.snr_target_tv_sigmas
-    limit = floor + sigmas * spread
+    limit = fit.tv_mean_ideal + sigmas * fit.tv_std_ideal
     problems = []
-    if n_outside:
-        problems.append(f"{n_outside} of {snr.size} pairs ({n_nan} NaN) lie outside the support of the target")
-    if not distance <= limit:
-        problems.append(f"{metric} is {distance:.4f} from its target in total variation, above {limit:.4f}")
+    if fit.outside:
+        problems.append(f"{fit.outside} of {snr.size} pairs ({fit.nan} NaN) lie outside the support of the target")
+    if not fit.tv <= limit:
+        problems.append(f"{metric} is {fit.tv:.4f} from its target in total variation, above {limit:.4f}")
     return Measurement(
         passed=not problems,
-        value=distance,
-        bound=f"total variation <= {limit:.6f} (mean {floor:.6f} + {sigmas} sigma of {spread:.6f}); 0 pairs outside",
+        value=fit.tv,
+        bound=f"total variation <= {limit:.6f} (mean {fit.tv_mean_ideal:.6f} + {sigmas} sigma of "
+        f"{fit.tv_std_ideal:.6f}); 0 pairs outside",
         detail={
             "metric": metric,
-            "edges": target.edges,
-            "requested_shares": target.shares,
-            "achieved_counts": counts,
-            "pairs_outside": n_outside,
-            "pairs_nan": n_nan,
-            "tv_mean_ideal": floor,
-            "tv_std_ideal": spread,
-            **_goodness_of_fit(inside, counts, target),
+            "edges": fit.edges,
+            "requested_shares": fit.requested_shares,
+            "achieved_counts": fit.achieved_counts,
+            "pairs_outside": fit.outside,
+            "pairs_nan": fit.nan,
+            "tv_mean_ideal": fit.tv_mean_ideal,
+            "tv_std_ideal": fit.tv_std_ideal,
+            "chi2_p": fit.chi2_p,
+            "ks_p": fit.ks_p,
+            "kl_nats": fit.kl_nats,
         },
-        message="; ".join(problems) or f"{metric} follows its target within {distance:.4f}, bound {limit:.4f}",
+        message="; ".join(problems) or f"{metric} follows its target within {fit.tv:.4f}, bound {limit:.4f}",
     )
 
 
@@ -133,27 +124,13 @@ def correlate_snr(sample: GateInput) -> Measurement:
     )
 
 
-@dataclass(frozen=True)
-class _Target:
-    """Target as bins of ln SNR: edges (bin + 1,) increasing, shares (bin,) summing to 1."""
-
-    edges: NDArray[np.float64]
-    shares: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, config: RunConfig) -> _Target:
-        target = config.sampling.target
-        if isinstance(target, BinsTarget):
-            return cls(np.array(target.edges), np.array(target.shares) / sum(target.shares))
-        if isinstance(target, LogUniformTarget):
-            edges = np.exp(np.linspace(math.log(target.low), math.log(target.high), _LOGUNIFORM_BINS + 1))
-            return cls(edges, np.full(_LOGUNIFORM_BINS, 1.0 / _LOGUNIFORM_BINS))
+def _target(sample: GateInput) -> SnrTarget:
+    """The configured target, less the bins that the run left out."""
+    section = sample.config.sampling.target
+    if section is None:
         raise ValueError("sampling.target is not set")
-
-    def cdf(self, snr: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Cumulative share, linear in ln SNR inside a bin."""
-        cumulative = np.concatenate([[0.0], np.cumsum(self.shares)])
-        return np.asarray(np.interp(np.log(snr), np.log(self.edges), cumulative), dtype=np.float64)
+    pilot = None if sample.reinjection is None else sample.reinjection.pilot
+    return SnrTarget.of(section).without(() if pilot is None else pilot.unreachable)
 
 
 def _nuisances(sample: GateInput, is_pair: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
@@ -177,30 +154,3 @@ def _shuffled_correlations(
 def _folded(low: float, high: float) -> tuple[float, float]:
     """Interval of |r| from that of r."""
     return (0.0, max(-low, high)) if low < 0.0 < high else (min(abs(low), abs(high)), max(abs(low), abs(high)))
-
-
-def _total_variation(counts: NDArray[np.int64], shares: NDArray[np.float64]) -> float:
-    """Half the L1 distance; NaN if there are no counts."""
-    total = int(counts.sum())
-    return 0.5 * float(np.abs(counts / total - shares).sum()) if total else math.nan
-
-
-def _multinomial_floor(n: int, shares: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Mean and standard deviation of the total variation of n ideal draws."""
-    draws = gate_generator(seed, "snr_target").multinomial(n, shares, size=_SNR_SIMULATIONS)
-    distances = 0.5 * np.abs(draws / n - shares).sum(axis=1)
-    return float(distances.mean()), float(distances.std(ddof=1))
-
-
-def _goodness_of_fit(snr: NDArray[np.float64], counts: NDArray[np.int64], target: _Target) -> dict[str, float]:
-    asked = target.shares > 0
-    total = int(counts[asked].sum())
-    if total == 0:
-        return {"chi2_p": math.nan, "ks_p": math.nan, "kl_nats": math.nan}
-    expected, achieved = target.shares[asked], counts[asked] / total
-    chi2 = total * float(((achieved - expected) ** 2 / expected).sum())
-    return {
-        "chi2_p": float(stats.chi2.sf(chi2, int(asked.sum()) - 1)) if asked.sum() > 1 else 1.0,
-        "ks_p": float(stats.kstest(snr, target.cdf).pvalue),
-        "kl_nats": float((expected * np.log(expected / achieved)).sum()) if (achieved > 0).all() else math.nan,
-    }

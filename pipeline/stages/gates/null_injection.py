@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.stages.gates.result import GateInput, Measurement, Reinjection, has_role
 from pipeline.stages.injection import Accepted, Host, Injector
 from pipeline.stages.pairs import make_pairs
+from pipeline.stages.samplers import Refused
 
 # Sigmas of shot noise, and units in the last place of the brightest pixel, that are no light.
 _NOISE_SIGMAS = 7.0
@@ -22,10 +23,10 @@ _ROWS_PER_BLOCK = 512
 class _WithoutFlux(Injector):
     """An injector that accepts what it always accepts, with sources of no flux."""
 
-    def accept(self, host: Host) -> Accepted | str:
+    def accept(self, host: Host) -> Accepted | Refused:
         return _extinguished(super().accept(host))
 
-    def freeze(self, rows: xr.Dataset, index: int, host: Host) -> Accepted | str:
+    def freeze(self, rows: xr.Dataset, index: int, host: Host) -> Accepted | Refused:
         return _extinguished(super().freeze(rows, index, host))
 
 
@@ -61,8 +62,8 @@ def audit_null_injection(sample: GateInput) -> Measurement:
     )
 
 
-def _extinguished(accepted: Accepted | str) -> Accepted | str:
-    if isinstance(accepted, str):
+def _extinguished(accepted: Accepted | Refused) -> Accepted | Refused:
+    if isinstance(accepted, Refused):
         return accepted
     return replace(accepted, draw=replace(accepted.draw, src_mag_r=math.inf))
 

@@ -60,6 +60,7 @@ def test_training_cube_has_a_new_version_with_its_new_columns() -> None:
         "lens_slope", "src_template", "src_mirror", "src_components", "src_redshift", "arc_snr_annulus",
         "arc_snr_region", "arc_snr_cumulative", "magnification", "arc_radius_arcsec", "arc_core_frac",
         "arc_tangential_extent_rad", "lensed_hlr_arcsec", "sky_nmgy", "region_split_relabel", "arc_suppressed_frac",
+        "mag_outside_prior",
     }  # fmt: skip
     assert TRAINING.version == 3
     assert added <= {variable.name for variable in TRAINING.variables}

@@ -187,9 +187,9 @@ def test_shard_counts_hosts_without_psf(make_task: Callable[..., ShardTask], tmp
 def test_pilot_leaves_hosts_without_psf_out(make_task: Callable[..., ShardTask], tmp_path: Path) -> None:
     """The pilot's draws are those of the hosts that can be rendered; none of them is NaN."""
     write_psfs(tmp_path / "psf" / "0591m305")
-    values = draw_pilot(make_task(measured(tmp_path / "psf")), 16)
-    assert len(values) == 2 * 5
-    assert min(values) > 0
+    draws = draw_pilot(make_task(measured(tmp_path / "psf")), 16)
+    assert draws.host.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert draws.snr().min() > 0
 
 
 def test_shard_of_templates_is_made_again_equal(

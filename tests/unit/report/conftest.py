@@ -14,12 +14,15 @@ import xarray as xr
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, REJECT_REASONS, ROLES, SNR_METRICS, TRAINING
 from pipeline.contracts.evaluation import EvaluationSettings
+from pipeline.contracts.priors import Prior
 from pipeline.contracts.schema import CubeSchema
 from pipeline.report.inputs import RunInputs, read_inputs
 from pipeline.stages.evaluation import evaluate_scores
 from pipeline.stages.evaluation_suite import evaluate_run
 from pipeline.stages.gates.suite import gates_document, run_gates
-from pipeline.stages.sampling import SnrTarget, estimate_pilot
+from pipeline.stages.mag_prior import MagnitudePrior
+from pipeline.stages.sampling import PilotDraws, SnrTarget, estimate_pilot
+from pipeline.stages.sampling_diagnostics import sampling_document
 from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, open_cube, publish_cube, write_shard
 from pipeline.storage.evaluation_tables import evaluation_folder, write_evaluation
 from pipeline.storage.locations import Location, RunLayout
@@ -181,10 +184,15 @@ def make_run(folder: Path) -> Run:
     training["lens_q"][is_pair], training["lens_slope"][is_pair] = 0.8, 2.0
     stages["training"] = store(layout, TRAINING, training)
 
-    pilot = estimate_pilot(rng.lognormal(0.5, 2.0, 4096), target, config.sampling)
+    kappa = rng.lognormal(2.0, 1.5, 1024)
+    draws = PilotDraws(kappa, rng.uniform(21.0, 27.0, kappa.size), np.arange(kappa.size))
+    magnitudes = MagnitudePrior(Prior(kind="uniform", low=21.0, high=27.0))
+    pilot = estimate_pilot(draws, target, config.sampling, magnitudes)
     write_json(layout.pilot, {"plan_sha256": PLAN, **vars(pilot)})
     cube = open_cube(layout.cube("training"))
     columns = cube.columns(cube.column_names())
+    work = {"renders": 4321.0, "attempts": 900.0, "target_bin_00_attempts": 300.0, "target_bin_00_accepted": 160.0}
+    write_json(layout.sampling, {"plan_sha256": PLAN, **sampling_document(columns, work, config, pilot)})
     used = xr.concat([cube.read_shard(k, [v.name for v in TRAINING.variables]) for k in range(3)], dim="sample")
     used = used.isel(sample=np.flatnonzero(used["role"].to_numpy() > 0))
     write_json(layout.gates, gates_document(run_gates(columns, used, config, BANDS), config))

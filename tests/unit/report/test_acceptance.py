@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from pipeline.report.acceptance import acceptance_part, effective_size
+from pipeline.report.acceptance import acceptance_part
 from pipeline.report.inputs import RunInputs
-
-
-def test_effective_size_is_between_one_and_all() -> None:
-    """Equal weights count fully, a single weight once, no weight not at all."""
-    assert effective_size(np.full(7, 0.3)) == pytest.approx(7.0)
-    assert effective_size(np.array([5.0, 0.0, 0.0])) == pytest.approx(1.0)
-    assert effective_size(np.zeros(3)) == 0.0
 
 
 def test_table_counts_exhausted_rows_and_large_weights(inputs: RunInputs) -> None:

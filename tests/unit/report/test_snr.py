@@ -7,29 +7,24 @@ import dataclasses
 import numpy as np
 import pytest
 
+from pipeline.contracts.config import RunConfig
 from pipeline.report.inputs import RunInputs
-from pipeline.report.snr import conversion_section, pair_values, share_edges, snr_section
-from pipeline.stages.sampling import SnrTarget
+from pipeline.report.snr import conversion_section, pair_values, run_target, snr_section
 
 
 def test_shares_count_every_pair_once(inputs: RunInputs) -> None:
     """The share table of a bins target has its bins, whose pairs sum to all pairs."""
     values = pair_values(inputs, ["arc_snr"])
     assert values is not None
-    edges, shares = share_edges(SnrTarget((0.8, 2.0, 8.0, 20.0, 100.0), (0.4, 0.4, 0.15, 0.05)))
+    target = run_target(inputs)
+    assert target is not None
+    edges, shares = target.comparison_bins()
     counts = np.histogram(values[0], bins=edges)[0]
     assert counts.sum() == values[0].size
     page = snr_section(inputs)
     assert shares.sum() == pytest.approx(1.0)
     for count in counts:
         assert f"<td>{count}</td>" in page
-
-
-def test_loguniform_target_has_eight_equal_bins() -> None:
-    """A target of one bin is compared in eight bins of equal ln width and share."""
-    edges, shares = share_edges(SnrTarget((1.0, 256.0), (1.0,)))
-    np.testing.assert_allclose(edges, 2.0 ** np.arange(9))
-    assert shares.tolist() == [0.125] * 8
 
 
 def test_section_quotes_the_gate(inputs: RunInputs) -> None:
@@ -55,6 +50,31 @@ def test_values_that_are_not_finite_are_counted_not_drawn(inputs: RunInputs) -> 
     )
     columns = columns.assign(weight_prior=("sample", np.full(weight.size, np.nan)))
     assert "no pair with a finite" in snr_section(dataclasses.replace(inputs, columns=columns))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"kind": "grid", "snr": [1.0, 5.0, 30.0], "shares": [0.3, 0.3, 0.4]},
+        {"kind": "table", "snr": [0.8, 5.0, 100.0], "density": [1.0, 2.0, 0.5]},
+    ],
+)
+def test_section_shows_every_kind_of_target(inputs: RunInputs, target: dict[str, object]) -> None:
+    """Grid and tabulated targets have their figure and share table."""
+    content = inputs.config.model_dump()
+    content["sampling"] |= {"target": target, "method": "direct"}
+    page = snr_section(dataclasses.replace(inputs, config=RunConfig.model_validate(content), gates=None))
+    assert "Method direct, hosts conditional" in page
+    assert "at most 1 draws per row" in page
+    assert page.count("data:image/png") == 2
+
+
+def test_bins_left_out_are_not_expected(inputs: RunInputs) -> None:
+    """A bin that the pilot left out has no share in the target that is shown."""
+    assert inputs.pilot is not None
+    target = run_target(dataclasses.replace(inputs, pilot=dataclasses.replace(inputs.pilot, unreachable=(3,))))
+    assert target is not None
+    assert target.shares == pytest.approx((0.4 / 0.95, 0.4 / 0.95, 0.15 / 0.95, 0.0))
 
 
 def test_sections_work_without_target_and_without_pilot(inputs: RunInputs) -> None:

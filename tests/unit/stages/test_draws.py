@@ -23,11 +23,10 @@ from pipeline.stages.draws import (
     Drawer,
     frozen_arc,
     lens_kind,
-    ln_flux_density,
-    mag_density,
-    mag_density_max,
     prior_row,
 )
+from pipeline.stages.linear_pieces import LinearPieces
+from pipeline.stages.mag_prior import MagnitudePrior
 from pipeline.stages.manifest import emr_rows
 from pipeline.stages.sources import SourceModel
 
@@ -344,44 +343,24 @@ def test_golden_rows_become_physical_arcs(golden_manifests: list[Path]) -> None:
             assert math.hypot(draw.shear_gamma1, draw.shear_gamma2) == pytest.approx(row["shear"])
 
 
-@pytest.mark.parametrize("prior", [UNIFORM_MAG, NORMAL_MAG], ids=["uniform", "normal"])
-def test_magnitude_density_is_normalised_and_bounded(prior: Prior) -> None:
-    """The density integrates to 1, vanishes outside the range, and never exceeds its stated maximum."""
-    mass, _ = integrate.quad(lambda mag: mag_density(prior, mag), prior.low, prior.high)
-    assert mass == pytest.approx(1.0, abs=1e-9)
-    assert mag_density(prior, prior.low - 1e-9) == mag_density(prior, prior.high + 1e-9) == 0.0
-    assert mag_density(prior, math.nan) == 0.0
-    peak = mag_density_max(prior)
-    grid = [mag_density(prior, mag) for mag in np.linspace(prior.low, prior.high, 501)]
-    assert max(grid) <= peak * (1 + 1e-12)
-    assert max(grid) == pytest.approx(peak, rel=1e-3)
-
-
-@pytest.mark.parametrize("mean", [21.0, 27.0])
-def test_peak_of_a_normal_centred_outside_its_range(mean: float) -> None:
-    """The maximum lies on the edge next to the mean."""
-    prior = Prior(kind="normal", mean=mean, sigma=2.0, low=22.0, high=25.0)
-    grid = [mag_density(prior, mag) for mag in np.linspace(22.0, 25.0, 301)]
-    assert mag_density_max(prior) == pytest.approx(max(grid), rel=1e-12)
-
-
 def test_magnitude_density_is_that_of_the_draws(draws: dict[str, np.ndarray]) -> None:
     """A histogram of drawn magnitudes agrees with the density within 5 sigma per bin."""
     edges = np.linspace(22.5, 25.0, 11)
     counts, _ = np.histogram(draws["src_mag_r"], edges)
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
-        expected = N_DRAWS * integrate.quad(lambda mag: mag_density(NORMAL_MAG, mag), low, high)[0]
+        expected = N_DRAWS * integrate.quad(MagnitudePrior(NORMAL_MAG).density, low, high)[0]
         assert abs(count - expected) < 5 * math.sqrt(expected)
 
 
-def test_density_in_ln_flux_integrates_to_one() -> None:
-    """ln F = -0.4 ln 10 (m - 22.5), so the density in ln F is that in m times 2.5 / ln 10."""
-    ln_low, ln_high = (-0.4 * math.log(10) * (mag - 22.5) for mag in (26.0, 20.0))
-    mass, _ = integrate.quad(lambda x: ln_flux_density(UNIFORM_MAG, 22.5 - 2.5 * x / math.log(10)), ln_low, ln_high)
-    assert mass == pytest.approx(1.0, abs=1e-6)
-
-
-def test_prior_without_density_is_refused() -> None:
-    """A fixed magnitude has no density."""
-    with pytest.raises(ValueError, match="no density"):
-        mag_density(Prior(kind="fixed", value=0.0), 0.0)
+def test_tabulated_prior_is_drawn_as_tabulated(make_config: Callable[..., RunConfig]) -> None:
+    """A table as prior leaves every other quantity alone and draws its own from the table."""
+    table = "{kind: table, points: [21, 22, 24.5], density: [0, 3, 1]}"
+    tabulated = make_config(f"injection.priors.src_mag_r={table}").injection
+    plain = make_config().injection
+    drawers = [Drawer(section, SourceModel(section.source, ("g", "r", "z"), None)) for section in (tabulated, plain)]
+    drawn = [[drawer.draw(3, key, PURPOSE_PRIOR, 0, CENTRE_PX) for key in KEYS[:2000]] for drawer in drawers]
+    assert [a.theta_e_arcsec for a in drawn[0]] == [b.theta_e_arcsec for b in drawn[1]]
+    assert [a.src_gr for a in drawn[0]] == [b.src_gr for b in drawn[1]]
+    prior = LinearPieces.through((21, 22, 24.5), (0, 3, 1))
+    mags = [draw.src_mag_r for draw in drawn[0]]
+    assert stats.kstest(mags, np.vectorize(prior.cdf)).pvalue > 1e-3

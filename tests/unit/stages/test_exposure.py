@@ -21,6 +21,7 @@ from pipeline.kernels.arc_snr import sigma_pix_from_depth
 from pipeline.kernels.random import task_keys
 from pipeline.stages.arcs import InjectionAssets
 from pipeline.stages.injection import Accepted, Exposure, Host, Injector, expose
+from pipeline.stages.samplers import Refused
 
 MakeConfig = Callable[..., RunConfig]
 MakeCutouts = Callable[..., xr.Dataset]
@@ -204,7 +205,7 @@ def test_annulus_metric_needs_a_depth(make_config: MakeConfig, make_cutouts: Mak
         assert math.isnan(snr.pop("arc_snr_annulus"))
         assert min(snr.values()) > 0
     injector = plain(make_config(*CHEAP, "sampling.metric=arc_snr_annulus", "sampling.max_attempts=3"))
-    assert isinstance(injector.accept(host_of(injector, cutouts, 0, np.uint64(2))), str)
+    assert injector.accept(host_of(injector, cutouts, 0, np.uint64(2))) == Refused("arc_masked", 3)
     with pytest.raises(ConfigError, match="arc_snr_annulus needs"):
         make_config(*CHEAP, "sampling.metric=arc_snr_annulus", "sampling.band=z")
 

@@ -15,12 +15,14 @@ from scipy import stats
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import SNR_METRICS
 from pipeline.contracts.survey import BAD_PIXEL_MASK, flux_nmgy_from_mag, mask_value
+from pipeline.driver.pilot import pilot_of_draws
 from pipeline.kernels.arc_snr import annulus_mask, good_weight, host_noise
 from pipeline.kernels.random import PURPOSE_PRIOR, PURPOSE_TARGET, keyed_uniform, task_keys
 from pipeline.stages.arcs import InjectionAssets
-from pipeline.stages.draws import ArcDraw, mag_density, mag_density_max
+from pipeline.stages.draws import ArcDraw
 from pipeline.stages.injection import Accepted, Exposure, Host, Injector, expose
-from pipeline.stages.sampling import Pilot, SnrTarget, estimate_pilot
+from pipeline.stages.samplers import Refused
+from pipeline.stages.sampling import PilotDraws, SnrTarget
 
 MakeConfig = Callable[..., RunConfig]
 MakeCutouts = Callable[..., xr.Dataset]
@@ -43,9 +45,9 @@ INVVAR = np.full((3, SIZE, SIZE), 2500.0, np.float32)
 COMPARED = [name for name in ArcDraw.__dataclass_fields__ if name not in ("components", "src_redshift")]
 
 
-def plain(config: RunConfig, pilot: Pilot | None = None) -> Injector:
+def plain(config: RunConfig) -> Injector:
     """An injector that needs no files."""
-    return Injector(config, pilot, InjectionAssets())
+    return Injector(config, None, InjectionAssets())
 
 
 def host_of(injector: Injector, cutouts: xr.Dataset, index: int, key: np.uint64) -> Host:
@@ -93,15 +95,17 @@ def host(config: RunConfig, make_cutouts: MakeCutouts) -> Host:
 
 
 @pytest.fixture(scope="module")
-def prior_snr(config: RunConfig, host: Host) -> NDArray[np.float64]:
-    """SNR of 8000 prior draws on the host."""
-    return np.array(plain(config).pilot_snr(host, range(8000)))
+def prior_draws(config: RunConfig, host: Host) -> PilotDraws:
+    """8000 prior draws on the host, taken as one draw on each of 8000 hosts that are alike."""
+    trials = plain(config).pilot_trials(host, range(8000))
+    per_flux, mag_r = np.array([(trial.per_flux, trial.mag_r) for trial in trials]).T
+    return PilotDraws(per_flux, mag_r, np.arange(per_flux.size))
 
 
 @pytest.fixture(scope="module")
-def pilot(config: RunConfig, prior_snr: NDArray[np.float64]) -> Pilot:
-    """The pilot of these draws."""
-    return estimate_pilot(prior_snr, SnrTarget((1.0, 8.0), (1.0,)), config.sampling)
+def prior_snr(prior_draws: PilotDraws) -> NDArray[np.float64]:
+    """SNR of these draws."""
+    return prior_draws.snr()
 
 
 def accepted_by(injector: Injector, host: Host, keys: NDArray[np.uint64]) -> list[Accepted]:
@@ -127,9 +131,14 @@ def by_snr_first(config: RunConfig, host: Host, keys: NDArray[np.uint64]) -> lis
 
 
 @pytest.fixture(scope="module")
-def by_rejection(make_config: MakeConfig, host: Host, pilot: Pilot, keys: NDArray[np.uint64]) -> list[Accepted]:
-    """Arcs of the rejection sampler, with another seed."""
-    return accepted_by(plain(make_config(*CHEAP, "sampling.method=rejection", "run.seed=77"), pilot), host, keys)
+def by_rejection(make_config: MakeConfig, host: Host, prior_draws: PilotDraws) -> list[Accepted]:
+    """Arcs of the rejection sampler over many rows of one host, with another seed."""
+    settings = [override for override in CHEAP if "max_attempts" not in override]
+    config = make_config(*settings, "sampling.method=rejection", "sampling.hosts=pooled", "run.seed=77")
+    injector = Injector(config, pilot_of_draws(config, prior_draws), InjectionAssets())
+    keys = task_keys([f"pooled-{index}" for index in range(4 * N_TASKS)])
+    results = [injector.accept(dataclasses.replace(host, task_key=key)) for key in keys]
+    return [result for result in results if isinstance(result, Accepted)]
 
 
 def columns_of(arcs: list[Accepted]) -> dict[str, NDArray[np.float64]]:
@@ -212,7 +221,7 @@ def test_scaling_without_acceptance_is_another_distribution(
         clone = dataclasses.replace(host, task_key=key)
         draw = injector._draw(clone, PURPOSE_PRIOR, 0)
         unit_arc = injector.render(clone, draw)
-        snr = injector.target.quantile(float(keyed_uniform(config.run.seed, key, PURPOSE_TARGET, 0, 0)))
+        snr = injector.sampler.target.quantile(float(keyed_uniform(config.run.seed, key, PURPOSE_TARGET, 0, 0)))
         mag = 22.5 - 2.5 * math.log10(snr / injector.snr_per_flux(clone, draw, unit_arc))
         scaled.append(Accepted(dataclasses.replace(draw, src_mag_r=mag), unit_arc, snr, 1, 1.0))
     first, second = columns_of(scaled), columns_of(by_rejection)
@@ -243,7 +252,7 @@ def test_normal_magnitude_prior_is_respected(make_config: MakeConfig, host: Host
     """Acceptance is p(m) / max p for a normal prior: the first attempt that passes is returned."""
     normal = "injection.priors.src_mag_r={kind: normal, mean: 23.5, sigma: 0.4, low: 21, high: 25}"
     injector = plain(make_config(*CHEAP, normal))
-    prior = injector._mag_prior()
+    prior = injector.sampler.prior
     for key in keys[:20]:
         clone = dataclasses.replace(host, task_key=key)
         accepted = injector.accept(clone)
@@ -253,28 +262,39 @@ def test_normal_magnitude_prior_is_respected(make_config: MakeConfig, host: Host
             per_flux = injector.snr_per_flux(clone, draw, injector.render(clone, draw))
             mag = 22.5 - 2.5 * math.log10(accepted.snr_target / per_flux)
             threshold = float(keyed_uniform(injector.config.run.seed, key, 3, attempt, 0))
-            passes = threshold < mag_density(prior, mag) / mag_density_max(prior)
+            passes = threshold < prior.acceptance(mag)
             assert passes == (attempt == accepted.attempts - 1)
 
 
-def test_out_of_reach_is_exhaustion_and_not_a_fill(make_config: MakeConfig, host: Host, pilot: Pilot) -> None:
+def test_out_of_reach_is_exhaustion_and_not_a_fill(make_config: MakeConfig, host: Host) -> None:
     """When no draw can have the assigned SNR the reason is sampler_exhausted; no arc comes back."""
     faint = "injection.priors.src_mag_r={kind: uniform, low: 30.0, high: 31.0}"
-    for method in ("snr_first", "rejection"):
+    for method, attempts in (("snr_first", 7), ("rejection", 0)):
         overrides = (*CHEAP, faint, f"sampling.method={method}", "sampling.max_attempts=7")
-        injector = plain(make_config(*overrides), pilot)
-        assert injector.accept(host) == "sampler_exhausted"
-        assert injector.work.attempts == 7
+        injector = plain(make_config(*overrides))
+        assert injector.accept(host) == Refused("sampler_exhausted", attempts)
+        assert injector.work()["attempts"] == attempts
 
 
-@pytest.mark.parametrize("method", ["snr_first", "rejection"])
-def test_arc_on_masked_pixels_only_is_arc_masked(
-    make_config: MakeConfig, host: Host, pilot: Pilot, method: str
-) -> None:
+def test_direct_takes_the_first_draw_and_flags_its_magnitude(make_config: MakeConfig, host: Host) -> None:
+    """The first draw has the assigned SNR, far outside a faint prior."""
+    faint = "injection.priors.src_mag_r={kind: uniform, low: 30.0, high: 31.0}"
+    injector = plain(make_config(*CHEAP, faint, "sampling.method=direct"))
+    accepted = injector.accept(host)
+    assert isinstance(accepted, Accepted)
+    assert (accepted.attempts, accepted.weight_prior, accepted.outside_prior) == (1, 0.0, True)
+    assert accepted.draw.src_mag_r < 30.0
+    assert snr_of(injector, host, accepted)[injector.metric] == pytest.approx(accepted.snr_target, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["snr_first", "rejection", "direct"])
+def test_arc_on_masked_pixels_only_is_arc_masked(make_config: MakeConfig, host: Host, method: str) -> None:
     """When no good pixel exists the reason is arc_masked."""
-    injector = plain(make_config(*CHEAP, f"sampling.method={method}", "sampling.max_attempts=5"), pilot)
+    injector = plain(make_config(*CHEAP, f"sampling.method={method}", "sampling.max_attempts=5"))
     masked = with_mask(host, np.full((SIZE, SIZE), mask_value("MEDIUM"), np.int32))
-    assert injector.accept(masked) == "arc_masked"
+    refused = injector.accept(masked)
+    assert isinstance(refused, Refused)
+    assert refused.reason == "arc_masked"
 
 
 def test_rounding_noise_is_no_signal(make_config: MakeConfig, make_cutouts: MakeCutouts) -> None:
@@ -292,7 +312,7 @@ def test_rounding_noise_is_no_signal(make_config: MakeConfig, make_cutouts: Make
     maskbits[0, 0] = 0
     corner = with_mask(host, maskbits)
     assert corner.noise.weight[0, 0] == 2500.0
-    assert injector.accept(corner) == "arc_masked"
+    assert injector.accept(corner) == Refused("arc_masked", 20)
 
 
 def test_method_none_takes_the_first_prior_draw(make_config: MakeConfig, host: Host) -> None:
@@ -304,13 +324,14 @@ def test_method_none_takes_the_first_prior_draw(make_config: MakeConfig, host: H
     assert math.isnan(accepted.snr_target)
     assert (accepted.attempts, accepted.weight_prior) == (1, 1.0)
     with pytest.raises(ValueError, match="no SNR target"):
-        _ = injector.target
+        _ = injector.sampler
 
 
-def test_rejection_without_pilot_is_refused(make_config: MakeConfig, host: Host) -> None:
-    """The rejection sampler needs its pilot."""
+def test_pooled_without_pilot_is_refused(make_config: MakeConfig) -> None:
+    """Pooled hosts need the density over all of them."""
+    pooled = [override for override in CHEAP if "max_attempts" not in override]
     with pytest.raises(ValueError, match="needs a pilot"):
-        plain(make_config(*CHEAP, "sampling.method=rejection")).accept(host)
+        plain(make_config(*pooled, "sampling.hosts=pooled"))
 
 
 def test_acceptance_repeats_itself(config: RunConfig, host: Host, keys: NDArray[np.uint64]) -> None:
@@ -335,5 +356,5 @@ def test_work_counts_what_was_done(config: RunConfig, host: Host) -> None:
     injector = plain(config)
     accepted = injector.accept(host)
     assert isinstance(accepted, Accepted)
-    assert injector.work.attempts == accepted.attempts
-    assert injector.work.renders == accepted.attempts + config.sampling.weight_draws
+    assert injector.work()["attempts"] == accepted.attempts
+    assert injector.work()["renders"] == accepted.attempts + config.sampling.weight_draws

@@ -1,4 +1,4 @@
-"""SNR targets, the pilot, and the acceptance rules with the two wrong rules beside them."""
+"""SNR targets, and the pilot that says what the priors reach."""
 
 from __future__ import annotations
 
@@ -12,36 +12,56 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from pipeline.contracts.config import BinsTarget, LogUniformTarget, SamplingSection
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.priors import Prior
-from pipeline.stages.draws import mag_density, mag_density_max
-from pipeline.stages.sampling import CLIPPED_SHARE_MAX, Pilot, SnrTarget, estimate_pilot, rejection_probability
+from pipeline.contracts.sampling import (
+    BinsTarget,
+    GridTarget,
+    LogUniformTarget,
+    SamplingSection,
+    TableTarget,
+    Target,
+)
+from pipeline.stages.mag_prior import MagnitudePrior
+from pipeline.stages.sampling import Pilot, PilotDraws, SnrTarget, estimate_pilot, snr_density, sup_ratio
 
 BINS = BinsTarget(kind="bins", edges=(0.8, 2, 8, 20, 100), shares=(0.4, 0.4, 0.15, 0.05))
 LOG = LogUniformTarget(kind="loguniform", low=2, high=50)
-# Lognormal that reproduces the EMR system's measured SNR: mean 8.51, median 4.67.
-PROPOSAL = stats.lognorm(s=1.08, scale=4.67)
+TABLE = TableTarget(kind="table", snr=(1.0, 3.0, 10.0, 60.0), density=(0.5, 2.0, 1.0, 0.0))
+MAGNITUDES = MagnitudePrior(Prior(kind="uniform", low=21.0, high=26.0))
 
 
-def section(target: BinsTarget | LogUniformTarget, **values: object) -> SamplingSection:
+def section(target: Target, **values: object) -> SamplingSection:
     """A rejection section."""
     return SamplingSection(method="rejection", metric="arc_snr", target=target, **values)
 
 
-def pilot_of(target: BinsTarget | LogUniformTarget, n_draws: int = 200_000, seed: int = 3, **values: object) -> Pilot:
-    """A pilot on the lognormal proposal."""
-    draws = PROPOSAL.rvs(n_draws, random_state=seed)
-    return estimate_pilot(draws, SnrTarget.of(target), section(target, **values))
+def draws_of(n_draws: int, seed: int = 3) -> PilotDraws:
+    """Draws of ln SNR per flux = ln 15 + 0.7 N(0, 1), one per host."""
+    generator = np.random.default_rng(seed)
+    kappa = 15 * np.exp(0.7 * generator.normal(size=n_draws))
+    return PilotDraws(kappa, generator.uniform(21.0, 26.0, n_draws), np.arange(n_draws))
 
 
-def shares_of(snr: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
-    """Fractions between edges."""
-    return np.histogram(snr, edges)[0] / len(snr)
+def proposal_density(snr: float) -> float:
+    """Density of ln SNR of these draws: a normal smeared by a uniform, in closed form."""
+    low, high = (0.4 * math.log(10) * (22.5 - mag) for mag in (26.0, 21.0))
+    upper, lower = ((math.log(snr / 15) - edge) / 0.7 for edge in (low, high))
+    return float(stats.norm.cdf(upper) - stats.norm.cdf(lower)) / (high - low)
 
 
-@pytest.mark.parametrize("config", [BINS, LOG])
-def test_density_integrates_to_one_with_its_shares(config: BinsTarget | LogUniformTarget) -> None:
+def pairs() -> list[tuple[float, float]]:
+    """Bins of the bins target."""
+    return list(pairwise(BINS.edges))
+
+
+def pilot_of(target: Target, n_draws: int = 4000, **values: object) -> Pilot:
+    """A pilot of these draws."""
+    return estimate_pilot(draws_of(n_draws), SnrTarget.of(target), section(target, **values), MAGNITUDES)
+
+
+@pytest.mark.parametrize("config", [BINS, LOG, TABLE])
+def test_density_integrates_to_one_with_its_shares(config: BinsTarget | LogUniformTarget | TableTarget) -> None:
     """The density in ln SNR integrates to 1, and over each bin to the bin's share."""
     target = SnrTarget.of(config)
     parts = [
@@ -93,50 +113,75 @@ def test_quantiles_are_log_uniform_inside_bins() -> None:
     assert SnrTarget.of(LOG).quantile(0.5) == pytest.approx(10.0)
 
 
-@pytest.mark.parametrize("n_draws", [4096, 100_000])
-def test_pilot_density_is_right_within_its_poisson_error(n_draws: int) -> None:
-    """Each bin agrees with the proposal within 5 sigma of its count; the sum is the mass in the support."""
+@pytest.mark.parametrize("n_draws", [1024, 16_384])
+def test_pilot_density_is_right_within_its_stated_error(n_draws: int) -> None:
+    """Density and bin masses agree with the proposal's closed form within 5 of their own errors, which fall."""
     pilot = pilot_of(BINS, n_draws)
-    edges = np.array(pilot.ln_edges)
-    mass = np.diff(PROPOSAL.cdf(np.exp(edges)))
-    error = np.sqrt(n_draws * mass) + 1
-    assert np.all(np.abs(np.array(pilot.density) * np.diff(edges) * n_draws - n_draws * mass) < 5 * error)
-    inside = PROPOSAL.cdf(100) - PROPOSAL.cdf(0.8)
-    assert float(np.sum(np.array(pilot.density) * np.diff(edges))) == pytest.approx(inside, abs=5 / math.sqrt(n_draws))
-    assert sum(pilot.target_hits) == pytest.approx(inside * n_draws, rel=0.05)
-    assert pilot.n_draws == n_draws
+    truth = np.array([proposal_density(math.exp(ln)) for ln in pilot.ln_nodes])
+    error = np.array(pilot.density_error)
+    assert np.all(np.abs(np.array(pilot.density) - truth) < 5 * error + 1e-12)
+    assert 0.1 < np.median(error * math.sqrt(n_draws) / truth) < 3
+    mass = np.array([integrate.quad(lambda ln: proposal_density(math.exp(ln)), *np.log(pair))[0] for pair in pairs()])
+    relative = np.array(pilot.target_error, dtype=float)
+    assert np.all(np.abs(np.array(pilot.target_mass) / mass - 1) < 5 * relative)
+    assert np.array(pilot.target_hits) / n_draws == pytest.approx(mass, abs=5 * math.sqrt(0.25 / n_draws))
+    assert (pilot.n_draws, pilot.n_hosts, pilot.unreachable) == (n_draws, n_draws, ())
 
 
-def test_pilot_bins_subdivide_the_target() -> None:
-    """Every target edge is a pilot edge, so no bin straddles a jump; the number is near what was asked."""
+def test_draws_of_one_host_count_as_one() -> None:
+    """The same draws are less certain where they come from few hosts that differ."""
+    draws = draws_of(4096)
+    order = np.argsort(draws.per_flux)
+    few = PilotDraws(draws.per_flux[order], draws.mag_r[order], np.repeat(np.arange(16), 256))
+    apart, together = (estimate_pilot(d, SnrTarget.of(BINS), section(BINS), MAGNITUDES) for d in (draws, few))
+    assert together.density == pytest.approx(apart.density)
+    assert together.n_hosts == 16
+    assert np.median(np.array(together.density_error) / np.array(apart.density_error)) > 5
+
+
+def test_pilot_nodes_subdivide_the_target() -> None:
+    """Every target edge is a node, so no cell straddles a jump; the number is near what was asked."""
     pilot = pilot_of(BINS, pilot_bins=64)
     for edge in BINS.edges:
-        assert np.min(np.abs(np.array(pilot.ln_edges) - math.log(edge))) < 1e-12
-    assert len(pilot.density) == pytest.approx(64, abs=4)
-    assert np.all(np.diff(pilot.ln_edges) > 0)
+        assert np.min(np.abs(np.array(pilot.ln_nodes) - math.log(edge))) < 1e-12
+    assert len(pilot.density) == pytest.approx(65, abs=4)
+    assert np.all(np.diff(pilot.ln_nodes) > 0)
 
 
-def test_pilot_looks_up_its_own_bins() -> None:
-    """The density at a bin's centre is that bin's, at the ends the end bins', and 0 outside."""
+def test_pilot_interpolates_in_ln_snr() -> None:
+    """The density at a node is the node's, between two nodes their mean, and 0 outside."""
     pilot = pilot_of(LOG)
-    centres = 0.5 * (np.array(pilot.ln_edges)[1:] + np.array(pilot.ln_edges)[:-1])
-    assert [pilot.ln_density(math.exp(centre)) for centre in centres] == list(pilot.density)
-    assert pilot.ln_density(2.0) == pilot.density[0]
-    assert pilot.ln_density(50.0) == pilot.density[-1]
-    assert [pilot.ln_density(snr) for snr in (0.0, -1.0, 1.99, 50.1)] == [0.0] * 4
+    nodes, density = np.array(pilot.ln_nodes), np.array(pilot.density)
+    assert [pilot.ln_density(math.exp(node)) for node in nodes[1:-1]] == pytest.approx(density[1:-1].tolist())
+    middle = math.exp(0.5 * (nodes[3] + nodes[4]))
+    assert pilot.ln_density(middle) == pytest.approx(0.5 * (density[3] + density[4]))
+    assert [pilot.ln_density(snr) for snr in (0.0, -1.0, math.nan, 1.99, 50.1)] == [0.0] * 5
 
 
 def test_pilot_survives_json() -> None:
-    """A stored pilot is the same pilot."""
+    """A stored pilot is the same pilot; one without a field is not read."""
     pilot = pilot_of(BINS)
-    assert Pilot.from_json({"plan_sha256": "x", **json.loads(json.dumps(vars(pilot)))}) == pilot
+    stored = json.loads(json.dumps(vars(pilot)))
+    assert Pilot.from_json({"plan_sha256": "x", **stored}) == pilot
+    del stored["envelope"]
+    with pytest.raises(KeyError):
+        Pilot.from_json(stored)
 
 
-def test_unreachable_bin_names_bin_and_range() -> None:
+def linear_draws(low: float, high: float, n_draws: int = 1000) -> PilotDraws:
+    """Draws at magnitude 22.5, so that the SNR is that per nanomaggy, evenly from low to high."""
+    return PilotDraws(np.linspace(low, high, n_draws), np.full(n_draws, 22.5), np.arange(n_draws))
+
+
+POINT_PRIOR = MagnitudePrior(Prior(kind="uniform", low=22.4, high=22.6))
+
+
+@pytest.mark.parametrize("method", ["rejection", "snr_first", "direct"])
+def test_unreachable_bin_names_bin_and_range(method: str) -> None:
     """A wanted bin without pilot draw is an error with the share, the bin, the metric and the reach."""
-    draws = np.linspace(1.0, 15.0, 1000)
+    spec = SamplingSection(method=method, metric="arc_snr", target=BINS)
     with pytest.raises(ContractError) as caught:
-        estimate_pilot(draws, SnrTarget.of(BINS), section(BINS))
+        estimate_pilot(linear_draws(1.0, 15.0), SnrTarget.of(BINS), spec, POINT_PRIOR)
     message = str(caught.value)
     assert "5% of samples with arc_snr in 20-100" in message
     assert "none of 1000 pilot draws" in message
@@ -144,100 +189,121 @@ def test_unreachable_bin_names_bin_and_range() -> None:
     assert "Widen injection.priors.src_mag_r" in message
 
 
+def test_unreachable_grid_value_is_an_error() -> None:
+    """A grid value that no draw can have within the magnitude prior is named."""
+    grid = GridTarget(kind="grid", snr=(2.0, 200.0), shares=(0.5, 0.5))
+    spec = SamplingSection(method="direct", metric="arc_snr", target=grid)
+    with pytest.raises(ContractError, match="50% of samples with arc_snr of 200"):
+        estimate_pilot(linear_draws(1.0, 15.0), SnrTarget.of(grid), spec, POINT_PRIOR)
+
+
+def test_unreachable_bins_may_be_left_out() -> None:
+    """allow_renormalise records the bin and bounds the rest; with nothing left it is an error still."""
+    spec = section(BINS, allow_renormalise=True)
+    pilot = estimate_pilot(linear_draws(0.5, 25.0, 4000), SnrTarget.of(BINS), spec, POINT_PRIOR)
+    assert pilot.unreachable == ()
+    short = estimate_pilot(linear_draws(0.5, 19.5, 4000), SnrTarget.of(BINS), spec, POINT_PRIOR)
+    assert short.unreachable == (3,)
+    kept = SnrTarget.of(BINS).without(short.unreachable)
+    assert kept.shares == pytest.approx((0.4 / 0.95, 0.4 / 0.95, 0.15 / 0.95, 0.0))
+    assert kept.edges == BINS.edges
+    with pytest.raises(ContractError, match="none of"):
+        estimate_pilot(linear_draws(200.0, 300.0), SnrTarget.of(BINS), spec, POINT_PRIOR)
+
+
+def test_pooled_demands_precision_and_reach() -> None:
+    """A bin known too badly, or a density that vanishes inside the target, stops a pooled run, not another."""
+    draws, target = draws_of(300), SnrTarget.of(BINS)
+    estimate_pilot(draws, target, section(BINS), MAGNITUDES)
+    pooled = section(BINS, hosts="pooled", pilot_error_max=0.001)
+    with pytest.raises(ContractError, match=r"arc_snr in 0\.8-2 is known to .*raise sampling\.pilot_draws"):
+        estimate_pilot(draws, target, pooled, MAGNITUDES)
+    half = linear_draws(0.1, 40.0, 2000)
+    with pytest.raises(ContractError, match="vanishes within it"):
+        estimate_pilot(half, target, section(BINS, hosts="pooled", pilot_error_max=0.5), POINT_PRIOR)
+    assert estimate_pilot(half, target, section(BINS), POINT_PRIOR).envelope is None
+
+
 def test_unwanted_bin_may_be_unreachable() -> None:
     """A bin with share 0 needs no draws."""
     target = BinsTarget(kind="bins", edges=(1, 10, 1000), shares=(1.0, 0.0))
-    pilot = estimate_pilot(np.linspace(1, 12, 500), SnrTarget.of(target), section(target))
+    pilot = estimate_pilot(linear_draws(0.5, 12, 500), SnrTarget.of(target), section(target), POINT_PRIOR)
     assert pilot.target_hits[0] > 0
-    assert rejection_probability(11.0, SnrTarget.of(target), pilot) == 0.0
+    assert pilot.unreachable == ()
+    assert pilot.envelope is not None
 
 
-@pytest.mark.parametrize("draws", [np.zeros(300), np.array([]), np.full(300, np.nan), np.full(300, -1.0)])
-def test_pilot_without_signal_is_an_error(draws: np.ndarray) -> None:
+@pytest.mark.parametrize("kappa", [np.zeros(300), np.array([]), np.full(300, np.nan), np.full(300, -1.0)])
+def test_pilot_without_signal_is_an_error(kappa: np.ndarray) -> None:
     """Draws that are all zero, absent, NaN or negative reach no bin."""
+    draws = PilotDraws(kappa, np.full(kappa.size, 23.0), np.arange(kappa.size))
     with pytest.raises(ContractError, match="none of"):
-        estimate_pilot(draws, SnrTarget.of(LOG), section(LOG))
+        estimate_pilot(draws, SnrTarget.of(LOG), section(LOG), MAGNITUDES)
 
 
-def test_envelope_bounds_the_ratio_by_the_safety_factor() -> None:
-    """No pilot bin accepts with more than 1 / safety_factor, and one bin accepts with just that."""
-    for factor in (1.0, 1.2, 3.0):
-        pilot, target = pilot_of(BINS, safety_factor=factor), SnrTarget.of(BINS)
-        centres = np.exp(0.5 * (np.array(pilot.ln_edges)[1:] + np.array(pilot.ln_edges)[:-1]))
-        probabilities = [rejection_probability(float(snr), target, pilot) for snr in centres]
-        assert max(probabilities) == pytest.approx(1 / factor)
+def test_envelope_is_the_largest_ratio_times_the_safety_factor() -> None:
+    """M is safety * max pi / q over the support, also for a target with jumps and for one that is tilted."""
+    for config in (BINS, TABLE):
+        for factor in (1.0, 3.0):
+            pilot, target = pilot_of(config, safety_factor=factor), SnrTarget.of(config)
+            snr = np.exp(np.linspace(math.log(target.edges[0]), math.log(target.edges[-1]), 4001))
+            ratio = [target.ln_density(float(value)) / pilot.ln_density(float(value)) for value in snr[1:-1]]
+            assert pilot.envelope == pytest.approx(factor * max(ratio), rel=0.01)
+            assert pilot.envelope >= factor * max(ratio) * (1 - 1e-9)
 
 
-@pytest.mark.parametrize("config", [BINS, LOG])
-def test_rejection_reaches_the_target(config: BinsTarget | LogUniformTarget) -> None:
-    """Accepted proposals have the target's shares and are log-uniform inside, almost nothing is clipped."""
-    target, pilot = SnrTarget.of(config), pilot_of(config)
-    generator = np.random.default_rng(11)
-    snr = PROPOSAL.rvs(60_000, random_state=generator)
-    probability = np.array([rejection_probability(float(value), target, pilot) for value in snr])
-    accepted = snr[generator.uniform(size=snr.size) < probability]
-    error = np.sqrt(np.array(target.shares) / accepted.size)
-    assert np.all(np.abs(shares_of(accepted, target.edges) - target.shares) < 5 * error + 0.01)
-    distance = stats.kstest(accepted, lambda x: np.array([_cdf(target, float(value)) for value in x])).statistic
-    assert distance < 0.03
-    assert np.mean(probability > 1) <= CLIPPED_SHARE_MAX
+def test_sup_ratio_is_infinite_where_the_density_vanishes() -> None:
+    """A zero of q under a positive target is infinite, under a zero target it does not count."""
+    density = np.array([1.0, 0.0, 2.0])
+    assert sup_ratio(density, np.array([1.0, 0.0]), np.array([0.0, 4.0])) == 2.0
+    assert sup_ratio(density, np.array([1.0, 1.0]), np.array([0.0, 4.0])) == math.inf
 
 
-def test_weights_turn_accepted_proposals_back_into_the_prior() -> None:
-    """The mean of ln SNR weighted by q / pi is the proposal's within the support; the mean weight is its mass."""
-    target, pilot = SnrTarget.of(LOG), pilot_of(LOG)
-    generator = np.random.default_rng(12)
-    snr = PROPOSAL.rvs(60_000, random_state=generator)
-    probability = np.array([rejection_probability(float(value), target, pilot) for value in snr])
-    accepted = snr[generator.uniform(size=snr.size) < probability]
-    weight = np.array([pilot.ln_density(float(value)) / target.ln_density(float(value)) for value in accepted])
-    inside = snr[(snr >= 2) & (snr <= 50)]
-    assert np.average(np.log(accepted), weights=weight) == pytest.approx(np.log(inside).mean(), abs=0.03)
-    assert weight.mean() == pytest.approx(PROPOSAL.cdf(50) - PROPOSAL.cdf(2), abs=0.02)
+def test_snr_density_integrates_to_one_per_draw() -> None:
+    """Each draw's density in ln SNR is its magnitude prior, moved; a draw without signal has none."""
+    ln_snr = np.linspace(-8, 12, 4001)
+    density = snr_density([0.3, 0.0, 40.0], MAGNITUDES, np.exp(ln_snr))
+    assert integrate.trapezoid(density, ln_snr, axis=1) == pytest.approx([1.0, 0.0, 1.0], abs=2e-3)
 
 
-def test_accepting_with_two_over_snr_misses_the_target() -> None:
-    """The rule 2 / SNR, right for a uniform proposal only, gives 85 / 13 / 2 % where 43 / 28.5 / 28.5 % is wanted."""
-    generator = np.random.default_rng(13)
-    snr = PROPOSAL.rvs(200_000, random_state=generator)
-    snr = snr[(snr >= 2) & (snr <= 50)]
-    accepted = snr[generator.uniform(size=snr.size) < 2 / snr]
-    assert shares_of(accepted, (2, 8, 20, 50)) == pytest.approx([0.852, 0.129, 0.018], abs=0.01)
-    wanted = [math.log(b / a) / math.log(25) for a, b in pairwise((2, 8, 20, 50))]
-    assert wanted == pytest.approx([0.431, 0.285, 0.285], abs=0.001)
+def test_table_target_is_linear_in_ln_snr_and_scale_free() -> None:
+    """The density passes through the table's values over one scale, and linearly between them in ln SNR."""
+    target = SnrTarget.of(TABLE)
+    ratio = [target.ln_density(snr) / density for snr, density in zip(TABLE.snr, TABLE.density, strict=True) if density]
+    assert ratio == pytest.approx([ratio[0]] * len(ratio))
+    middle = math.sqrt(TABLE.snr[1] * TABLE.snr[2])
+    assert target.ln_density(middle) == pytest.approx(0.5 * ratio[0] * (TABLE.density[1] + TABLE.density[2]))
+    doubled = TABLE.model_copy(update={"density": tuple(2 * value for value in TABLE.density)})
+    assert SnrTarget.of(doubled) == target
 
 
-def _solved(hold: bool, n_tasks: int = 12_000) -> tuple[np.ndarray, float]:
-    """SNR-first on a toy whose ln SNR per flux is ln 20 + N(0, 0.78): accepted SNR, share of first tries accepted."""
-    prior = Prior(kind="uniform", low=23.0, high=26.0)
-    target, generator = SnrTarget.of(LOG), np.random.default_rng(14)
-    snr = np.array([target.quantile(u) for u in generator.uniform(size=n_tasks)])
-    accepted = np.full(n_tasks, np.nan)
-    waiting = np.arange(n_tasks)
-    first = math.nan
-    while waiting.size:
-        ln_per_flux = math.log(20) + generator.normal(0, math.hypot(0.5, 0.6), waiting.size)
-        mag = 22.5 - 2.5 * (np.log(snr[waiting]) - ln_per_flux) / math.log(10)
-        density = np.array([mag_density(prior, float(value)) for value in mag])
-        ok = generator.uniform(size=waiting.size) < density / mag_density_max(prior)
-        first = float(ok.mean()) if math.isnan(first) else first
-        accepted[waiting[ok]] = snr[waiting[ok]]
-        waiting = waiting[~ok]
-        if not hold:
-            snr[waiting] = [target.quantile(u) for u in generator.uniform(size=waiting.size)]
-    return accepted, first
+def test_grid_target_is_its_values() -> None:
+    """Quantiles are grid values in their shares; density and distribution are those of the values."""
+    target = SnrTarget.of(GridTarget(kind="grid", snr=(2.0, 8.0, 20.0), shares=(0.5, 0.0, 0.5)))
+    assert [target.quantile(u) for u in (1e-9, 0.5, 0.500001, 1 - 1e-12)] == [2.0, 2.0, 20.0, 20.0]
+    assert [target.ln_density(snr) for snr in (2.0, 8.0, 20.0, 3.0)] == [0.5, 0.0, 0.5, 0.0]
+    assert target.cdf(np.array([1.0, 2.0, 9.0, 20.0])) == pytest.approx([0.0, 0.5, 0.5, 1.0])
+    edges, shares = target.comparison_bins()
+    assert np.histogram(target.values, edges)[0].tolist() == [1, 1, 1]
+    assert shares.tolist() == [0.5, 0.0, 0.5]
+    assert [target.bin_of(snr) for snr in (*target.values, 1e3)] == [0, 1, 2, None]
 
 
-def test_holding_the_snr_reaches_the_target_and_redrawing_it_does_not() -> None:
-    """Held: mean ln SNR is the target's 2.303. Redrawn on failure: it falls to the truncated prior's 1.781."""
-    held, _ = _solved(hold=True)
-    assert np.log(held).mean() == pytest.approx(0.5 * math.log(2 * 50), abs=0.035)
-    redrawn, _ = _solved(hold=False)
-    assert np.log(redrawn).mean() == pytest.approx(1.781, abs=0.035)
+@pytest.mark.parametrize("config", [BINS, LOG, TABLE])
+def test_distribution_inverts_the_quantile(config: BinsTarget | LogUniformTarget | TableTarget) -> None:
+    """cdf(quantile(u)) is u; the comparison bins hold their shares of it."""
+    target = SnrTarget.of(config)
+    uniform = np.linspace(0.001, 0.999, 173)
+    snr = np.array([target.quantile(float(u)) for u in uniform])
+    assert target.cdf(snr) == pytest.approx(uniform, abs=1e-9)
+    edges, shares = target.comparison_bins()
+    assert np.diff(target.cdf(edges)) == pytest.approx(shares, abs=1e-9)
+    assert shares.sum() == pytest.approx(1.0)
 
 
-def _cdf(target: SnrTarget, snr: float) -> float:
-    return sum(
-        share * min(1.0, max(0.0, math.log(snr / low) / math.log(high / low)))
-        for (low, high), share in zip(pairwise(target.edges), target.shares, strict=True)
-    )
+def test_without_every_bin_nothing_is_left() -> None:
+    """A target cannot lose all of its shares; one that loses none is itself."""
+    target = SnrTarget.of(BINS)
+    assert target.without(()) is target
+    with pytest.raises(ValueError, match="no share"):
+        target.without((0, 1, 2, 3))
