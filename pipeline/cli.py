@@ -15,6 +15,7 @@ import yaml
 
 from pipeline.commands.anchors import app as anchors_app
 from pipeline.commands.bank import app as bank_app
+from pipeline.commands.cache import cache_command
 from pipeline.commands.gates import gates_command
 from pipeline.commands.manifest import app as manifest_app
 from pipeline.commands.render import render_command
@@ -50,6 +51,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(bank_app, name="bank")
 app.add_typer(anchors_app, name="anchors")
 app.add_typer(manifest_app, name="manifest")
+app.command("cache")(cache_command)
 app.command("render")(render_command)
 app.command("gates")(gates_command)
 
