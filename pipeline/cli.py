@@ -18,6 +18,7 @@ from pipeline.commands.bank import app as bank_app
 from pipeline.commands.cache import cache_command
 from pipeline.commands.gates import gates_command
 from pipeline.commands.manifest import app as manifest_app
+from pipeline.commands.plan import plan_command
 from pipeline.commands.render import render_command
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
@@ -25,7 +26,6 @@ from pipeline.contracts.errors import ClusterError, ConfigError, PipelineError
 from pipeline.driver.inspection import (
     as_json,
     cube_location,
-    describe_plan,
     inspect_cube,
     layout_of,
     run_status,
@@ -52,6 +52,7 @@ app.add_typer(bank_app, name="bank")
 app.add_typer(anchors_app, name="anchors")
 app.add_typer(manifest_app, name="manifest")
 app.command("cache")(cache_command)
+app.command("plan")(plan_command)
 app.command("render")(render_command)
 app.command("gates")(gates_command)
 
@@ -84,12 +85,6 @@ def run_command(
     layout = run(load_config(config, overrides or []), limit_shards, only)
     typer.echo(f"run    {layout.root.url}")
     typer.echo(f"report {layout.report.join('index.html').url}")
-
-
-@app.command("plan")
-def plan_command(config: ConfigFile, limit_shards: Limit = None, overrides: Overrides = None) -> None:
-    """Show what a run would do. Reads table footers and one shard's rows; writes nothing."""
-    typer.echo(as_json(describe_plan(load_config(config, overrides or []), limit_shards)))
 
 
 @app.command("status")
