@@ -65,7 +65,7 @@ LATENCY_S = 0.06
 
 
 class Case(NamedTuple):
-    """A shard to make again and again: its task and rows, milliseconds per stamp by stage, counters of the first time."""
+    """A shard to make again and again: milliseconds per stamp by stage, counters of the first time."""
 
     task: ShardTask
     n_rows: int

@@ -18,6 +18,7 @@ from pipeline.commands.bank import app as bank_app
 from pipeline.commands.cache import cache_command
 from pipeline.commands.gates import gates_command
 from pipeline.commands.manifest import app as manifest_app
+from pipeline.commands.migrate_config import migrate_config_command
 from pipeline.commands.plan import plan_command
 from pipeline.commands.render import render_command
 from pipeline.contracts.config import RunConfig
@@ -52,6 +53,7 @@ app.add_typer(bank_app, name="bank")
 app.add_typer(anchors_app, name="anchors")
 app.add_typer(manifest_app, name="manifest")
 app.command("cache")(cache_command)
+app.command("migrate-config")(migrate_config_command)
 app.command("plan")(plan_command)
 app.command("render")(render_command)
 app.command("gates")(gates_command)
