@@ -105,13 +105,11 @@ class RemoteFiles:
                 return await ask(path)
             except (_PassingTrouble, StorageError, aiohttp.ClientError, TimeoutError) as trouble:
                 reason = str(trouble) or type(trouble).__name__
-                wait_s = self._wait_s(tried)
-                if isinstance(trouble, _PassingTrouble):
-                    wait_s = max(wait_s, trouble.wait_s)
-                if tried == tries or wait_s > self._patience.try_s:
+                asked_s = trouble.wait_s if isinstance(trouble, _PassingTrouble) else 0.0
+                if tried == tries or asked_s > self._patience.try_s:
                     raise BrickError(f"{url}: gave up after {tried} tries: {reason}") from trouble
                 self.retries += 1
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(max(self._wait_s(tried), asked_s))
         raise BrickError(f"{url}: expected at least one try, got {tries}")
 
     def _wait_s(self, tried: int) -> float:
