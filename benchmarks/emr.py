@@ -38,6 +38,7 @@ from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.prices import MeasuredRates, Prices
 from pipeline.driver.cost import (
+    GEN5_SHARD_SAMPLES,
     Site,
     as_document,
     cost_sources,
@@ -60,7 +61,6 @@ GOLDEN = REPOSITORY.parent / "shared" / "data" / "emr_golden"
 BRICK = "0591m305"
 ROWS_PER_BRICK = 88
 N_BRICKS = 23
-SHARD = 2048
 LATENCY_S = 0.06
 
 
@@ -144,7 +144,7 @@ def prepare(folder: Path, rows: pd.DataFrame, bricks: Path) -> Case:
     folder.mkdir(parents=True)
     rows.to_parquet(folder / "manifest.parquet", index=False)
     settings = [f"run.root={folder}", f"survey.bricks={bricks}", f"manifest.url={folder}/manifest.parquet"]
-    config = load_config(REPOSITORY / "configs" / "demo-real.yaml", [*settings, f"shards.samples={SHARD}"])
+    config = load_config(REPOSITORY / "configs" / "demo-real.yaml", [*settings, f"shards.samples={GEN5_SHARD_SAMPLES}"])
     plan, layout = make_plan(config), RunLayout.of(config.run)
     for name, schema in (("cutouts", CUTOUTS), ("training", TRAINING)):
         create_cube(layout.cube(name), schema, plan.shape)
@@ -245,7 +245,7 @@ def measured_rates(case: Case, rounds: int) -> MeasuredRates:
 
 def gen5_table(rates: MeasuredRates) -> dict[str, Any]:
     """The Gen5 run by the cost model beside what EMR reported."""
-    prices, work = Prices(), gen5_workload(SHARD)
+    prices, work = Prices(), gen5_workload(GEN5_SHARD_SAMPLES)
     emr = emr_gen5_cost(prices)
     site = Site(emr.vcpu, LATENCY_S)
     columns = {"ours, estimated": estimate_cost(work, rates, site, prices), "EMR, reported": emr}

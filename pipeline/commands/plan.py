@@ -12,6 +12,7 @@ from pipeline.contracts.config_file import load_config
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.prices import MeasuredRates
 from pipeline.driver.cost import (
+    GEN5_SHARD_SAMPLES,
     Site,
     Workload,
     as_document,
@@ -60,7 +61,7 @@ def plan_command(
     listed = read_prices(prices or [])
     site = Site(vcpu or settings.cluster.workers, latency_ms / 1000)
     work = _workload(settings, described["n_rows"], described["n_shards"], described["first_shard_bricks"])
-    gen5 = gen5_workload(settings.shards.samples)
+    gen5 = gen5_workload(GEN5_SHARD_SAMPLES)
     emr = emr_gen5_cost(listed)
     columns = {
         "this run": estimate_cost(work, measured, site, listed),

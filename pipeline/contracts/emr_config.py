@@ -53,7 +53,13 @@ STAGE_4C_KEYS: dict[str, KeyRule] = {
     "psf_model": KeyRule("kept", "injection.psf.profile", "moffat or gaussian", "moffat", recorded=False),
     "moffat_beta": KeyRule("kept", "injection.psf.moffat_beta", "the same number", 3.5, recorded=False),
     "use_psfsize_maps": KeyRule("kept", "injection.psf.psfsize_from", "1: map, 0: manifest", 0, recorded=False),
-    "core_mask_radius": KeyRule("undecided", "", "arcs are not cut out of the centre of a stamp", 0, recorded=False),
+    "core_mask_radius": KeyRule(
+        "undecided",
+        "injection.core_suppression",
+        "EMR cut a disc about pixel (32, 32), core_suppression is about the lens and tapers: set it by hand",
+        0,
+        recorded=False,
+    ),
     "source_mode": KeyRule(
         "undecided",
         "injection.mode",

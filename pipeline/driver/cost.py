@@ -21,6 +21,9 @@ from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.prices import GEN5, MeasuredRates, Prices
 from pipeline.contracts.schema import CubeSchema
 
+# Rows of a shard in configs/dr10.yaml.
+GEN5_SHARD_SAMPLES = 2048
+
 _TEXT_BYTES = 64
 _CONCURRENT_OBJECTS = 8
 _ROUND_TRIPS_PER_BRICK = 2

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.commands.plan import plan_command
+from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.prices import MeasuredRates
 
@@ -38,6 +39,10 @@ def test_cost_is_set_beside_emr(settings: list[str], tmp_path: Path) -> None:
     assert lines["stamps"] == ["300", "11,750,000", "11,750,000"]
     assert lines["worker vCPU"] == ["4", "272", "272"]
     assert lines["wall time [min]"][2] == "145.0"
+    assert (
+        lines["PUT requests [million]"][1]
+        == f"{5738 * (len(CUTOUTS.variables) + len(TRAINING.variables) + 2) / 1e6:.3f}"
+    )
     assert "measured: a test" in shown.output
     assert "rates were measured in mode frozen, this run is sample" in shown.output
 
