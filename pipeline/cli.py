@@ -15,8 +15,11 @@ import yaml
 
 from pipeline.commands.anchors import app as anchors_app
 from pipeline.commands.bank import app as bank_app
+from pipeline.commands.cache import cache_command
 from pipeline.commands.gates import gates_command
 from pipeline.commands.manifest import app as manifest_app
+from pipeline.commands.migrate_config import migrate_config_command
+from pipeline.commands.plan import plan_command
 from pipeline.commands.render import render_command
 from pipeline.commands.sample import app as sample_app
 from pipeline.contracts.config import RunConfig
@@ -25,7 +28,6 @@ from pipeline.contracts.errors import ClusterError, ConfigError, PipelineError
 from pipeline.driver.inspection import (
     as_json,
     cube_location,
-    describe_plan,
     inspect_cube,
     layout_of,
     run_status,
@@ -52,6 +54,9 @@ app.add_typer(bank_app, name="bank")
 app.add_typer(anchors_app, name="anchors")
 app.add_typer(manifest_app, name="manifest")
 app.add_typer(sample_app, name="sample")
+app.command("cache")(cache_command)
+app.command("migrate-config")(migrate_config_command)
+app.command("plan")(plan_command)
 app.command("render")(render_command)
 app.command("gates")(gates_command)
 
@@ -84,12 +89,6 @@ def run_command(
     layout = run(load_config(config, overrides or []), limit_shards, only)
     typer.echo(f"run    {layout.root.url}")
     typer.echo(f"report {layout.report.join('index.html').url}")
-
-
-@app.command("plan")
-def plan_command(config: ConfigFile, limit_shards: Limit = None, overrides: Overrides = None) -> None:
-    """Show what a run would do. Reads table footers and one shard's rows; writes nothing."""
-    typer.echo(as_json(describe_plan(load_config(config, overrides or []), limit_shards)))
 
 
 @app.command("status")

@@ -9,14 +9,13 @@ import itertools
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from distributed import Future
 
 from pipeline.contracts.errors import PlanChangedError, StorageError
 from pipeline.driver.cluster import Cluster, cluster_errors
 from pipeline.driver.progress import StageProgress
-from pipeline.driver.tasks import ShardTask
 from pipeline.storage.locations import RunLayout
 from pipeline.storage.receipts import Receipt, missing_objects, read_receipts
 
@@ -24,6 +23,14 @@ logger = logging.getLogger("pipeline.driver")
 
 # Tasks in flight per worker thread: enough to hide latency, few enough for a small scheduler.
 _WINDOW_PER_THREAD = 3
+
+
+class NumberedTask(Protocol):
+    """What a worker needs to make one shard; small, because it travels."""
+
+    @property
+    def shard(self) -> int:
+        """Number of the shard."""
 
 
 def finished_shards(layout: RunLayout, cube: str, plan_sha256: str, code_version: str) -> dict[int, Receipt]:
@@ -50,7 +57,7 @@ def run_shards(
     cluster: Cluster,
     stage: str,
     function: Callable[..., Receipt],
-    tasks: Sequence[ShardTask],
+    tasks: Sequence[NumberedTask],
     done: dict[int, Receipt],
     retries: int,
     *arguments: Any,
@@ -105,9 +112,9 @@ class _Window:
         self._retries = retries
         self._arguments = arguments
         self._progress = progress
-        self.in_flight: dict[Future[Receipt], tuple[ShardTask, int]] = {}
+        self.in_flight: dict[Future[Receipt], tuple[NumberedTask, int]] = {}
 
-    def fill(self, waiting: Iterator[ShardTask], size: int) -> None:
+    def fill(self, waiting: Iterator[NumberedTask], size: int) -> None:
         """Submit tasks until `size` are in flight or none is waiting."""
         for task in itertools.islice(waiting, max(size - len(self.in_flight), 0)):
             self._submit(task, 0)
@@ -132,7 +139,7 @@ class _Window:
             self._submit(task, tries + 1)
             return None
 
-    def _submit(self, task: ShardTask, tries: int) -> None:
+    def _submit(self, task: NumberedTask, tries: int) -> None:
         # The key is this driver's own: two runs of one plan on one scheduler share nothing.
         key = f"{self._function.__name__}-{task.shard}-{tries}-{uuid.uuid4().hex}"
         future = self._cluster.client.submit(self._function, task, *self._arguments, key=key, pure=False)

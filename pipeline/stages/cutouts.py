@@ -85,9 +85,17 @@ def sky_sigma(image: NDArray[np.float32]) -> NDArray[np.float32]:
     values = np.where(np.isfinite(values), values, np.nan)
     empty = np.isnan(values).all(axis=-1)
     values[empty] = 0.0
-    median = np.nanmedian(values, axis=-1, keepdims=True)
-    sigma = MAD_TO_SIGMA * np.nanmedian(np.abs(values - median), axis=-1)
+    sigma = MAD_TO_SIGMA * _known_median(np.abs(values - _known_median(values)[..., None]))
     return np.where(empty, np.nan, sigma).astype(np.float32)
+
+
+def _known_median(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Median over the last axis of what is not NaN. np.nanmedian is slow, so it only sees rows that hold NaN."""
+    known = ~np.isnan(values).any(axis=-1)
+    median = np.empty(values.shape[:-1])
+    median[known] = np.median(values[known], axis=-1)
+    median[~known] = np.nanmedian(values[~known], axis=-1)
+    return median
 
 
 def judge(cutouts: xr.Dataset, quality: QualitySection) -> xr.Dataset:

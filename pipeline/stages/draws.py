@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.contracts.injection import InjectionSection
+from pipeline.contracts.manifest import FROZEN_COLUMNS
 from pipeline.contracts.priors import Prior, Priors
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.kernels.arc_draws import LENS_COLUMNS
@@ -152,7 +153,7 @@ def frozen_arc(rows: xr.Dataset, index: int, centre_px: tuple[float, float], n_b
 
     Ellipticities become axis ratios by q = (1 - e) / (1 + e).
     """
-    row = {str(name): rows[name].to_numpy()[index] for name in rows.data_vars if rows[name].dims == ("sample",)}
+    row = {name: rows.variables[name].values[index] for name in (*FROZEN_COLUMNS, "mag_r")}
     shear = float(row["shear"])
     shear_phi = float(row["shear_phi_rad"])
     re_arcsec, q, phi_rad = float(row["src_reff_arcsec"]), _axis_ratio(float(row["src_e"])), float(row["src_phi_rad"])

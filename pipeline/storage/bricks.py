@@ -182,7 +182,7 @@ class Brick:
                 image = self._images[key]
                 dtype = np.int32 if key[0] == "maskbits" else np.float32
                 try:
-                    source = SparseFile(pieces[key], image.file_bytes)
+                    source = SparseFile(pieces[key])
                     tiles = decode_tiles(image, source, plan.tiles, plan.pixels, dtype)
                 except BrickCorruptError as problem:
                     self.problems[key] = problem

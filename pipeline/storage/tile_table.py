@@ -83,11 +83,6 @@ class TiledImage:
     blank: NDArray[np.int64]
 
     @property
-    def file_bytes(self) -> int:
-        """Length of the file up to the end of HDU 1, whose heap is filled up to a FITS block."""
-        return -(-self.data_end // FITS_BLOCK_BYTES) * FITS_BLOCK_BYTES
-
-    @property
     def tiles_x(self) -> int:
         """Tiles along x."""
         return -(-self.shape[1] // self.tile_shape[1])

@@ -5,19 +5,21 @@ Every error is a BrickCorruptError that begins with the file's name.
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
-from astropy.io.fits.hdu.compressed._compression import CfitsioException  # astropy exports it nowhere else
+from astropy.io.fits.hdu.compressed._compression import (  # astropy exports them nowhere else
+    CfitsioException,
+    decompress_hcompress_1_c,
+)
 from numpy.typing import NDArray
 
 from pipeline.contracts.errors import BrickCorruptError
 from pipeline.kernels import rice
+from pipeline.storage.fits_cards import FitsCards
 from pipeline.storage.tile_table import TiledImage, TileStorage
 
 _RICE_ERRORS = {
@@ -26,62 +28,30 @@ _RICE_ERRORS = {
 }
 _HCOMPRESS_HEAD = struct.Struct(">Hii")
 _HCOMPRESS_MAGIC = 0xDD99
+_HCOMPRESS_BYTE_PIX = 8
+_MAX_PARAMETERS = 10
 _GZIP_WINDOW_BITS = 31
 
 
-class SparseFile(io.RawIOBase):
-    """A read-only file of which only some byte ranges are in memory; it looks whole, and its gaps read as zeros.
+class SparseFile:
+    """A file of which only some byte ranges are in memory: headers, table and touched tiles of a remote file.
 
-    It holds headers, table and touched tiles of a remote file. The Rice decoder works on `buffer`, the pieces one
-    after the other in file order. For HCOMPRESS_1 astropy reads it as if it were the file: it looks only at headers,
-    table and the tiles of the section asked for, and so meets no gap that matters.
+    Attributes:
+        buffer: the pieces one after the other in file order, and the padding that the Rice decoder needs.
     """
 
-    def __init__(self, pieces: Sequence[tuple[int, bytes]], size: int) -> None:
-        """pieces: (first byte, content), not overlapping; size: bytes that the file has or claims to have."""
-        super().__init__()
-        self._pieces = sorted(pieces)
-        self._starts = np.array([start for start, _ in self._pieces], dtype=np.int64)
-        lengths = np.array([len(content) for _, content in self._pieces], dtype=np.int64)
+    def __init__(self, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """pieces: (first byte, content), not overlapping."""
+        ordered = sorted(pieces)
+        self._starts = np.array([start for start, _ in ordered], dtype=np.int64)
+        lengths = np.array([len(content) for _, content in ordered], dtype=np.int64)
         self._shifts = np.cumsum(lengths) - lengths - self._starts
-        self._size = size
-        self._offset = 0
-        joined = b"".join([*(content for _, content in self._pieces), bytes(rice.BUFFER_PADDING_BYTES)])
+        joined = b"".join([*(content for _, content in ordered), bytes(rice.BUFFER_PADDING_BYTES)])
         self.buffer: NDArray[np.uint8] = np.frombuffer(joined, dtype=np.uint8)
 
     def positions(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions in `buffer` of file offsets, each of which lies in a piece. Adjacent pieces stay adjacent."""
         return offsets + self._shifts[np.searchsorted(self._starts, offsets, side="right") - 1]
-
-    def readable(self) -> bool:
-        """Always true."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always true."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move as io.IOBase.seek does; returns the new offset."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size}[whence]
-        self._offset = max(base + offset, 0)
-        return self._offset
-
-    def tell(self) -> int:
-        """Current offset in bytes."""
-        return self._offset
-
-    def readinto(self, target: Any) -> int:
-        """Fill `target` from the current offset on; returns the number of bytes, 0 at the end."""
-        first = self._offset
-        count = max(min(len(target), self._size - first), 0)
-        target[:count] = bytes(count)
-        for start, content in self._pieces:
-            low, high = max(start, first), min(start + len(content), first + count)
-            if low < high:
-                target[low - first : high - first] = content[low - start : high - start]
-        self._offset += count
-        return count
 
 
 def decode_tiles(
@@ -95,7 +65,7 @@ def decode_tiles(
 
     Args:
         image: the file's table.
-        source: holds at least the byte ranges of `tiles`; for HCOMPRESS_1 also headers and table.
+        source: holds at least the byte ranges of `tiles`.
         tiles: (tile,) int64 numbers.
         pixels: (tile,) int64 pixels needed of each, counted from its first in row order; at most those it has.
         dtype: float32, where blank pixels become NaN; or int32, where they keep their stored value.
@@ -113,7 +83,7 @@ def decode_tiles(
     if (absent := np.flatnonzero(storage == TileStorage.ABSENT)).size:
         raise BrickCorruptError(f"{image.name}: tile {tiles[absent[0]]} has no data in any column")
     out: NDArray[Any] = np.empty((tiles.size, int(pixels.max(initial=0))), dtype=dtype)
-    for kind, decode in ((TileStorage.RICE, _decode_rice), (TileStorage.HCOMPRESS, _decode_sections)):
+    for kind, decode in ((TileStorage.RICE, _decode_rice), (TileStorage.HCOMPRESS, _decode_hcompress)):
         chosen = np.flatnonzero(storage == kind)
         if chosen.size == tiles.size:
             decode(image, source, tiles, pixels, out)
@@ -163,24 +133,37 @@ def _decode_rice(
         out[...] = _physical(image, integers, image.blank[tiles, None], out.dtype)
 
 
-def _decode_sections(
+def _decode_hcompress(
     image: TiledImage,
     source: SparseFile,
     tiles: NDArray[np.int64],
     pixels: NDArray[np.int64],
     out: NDArray[Any],
 ) -> None:
-    """HCOMPRESS_1, by astropy. Its decoder trusts the size in the stream, so that is compared with the tile's first."""
-    source.seek(0)
-    try:
-        section = fits.open(source, mode="readonly", memmap=False, lazy_load_hdus=True)[1].section
-        for k, tile in enumerate(tiles.tolist()):
-            y0, y1, x0, x1 = image.tile_box(tile)
-            _check_hcompress(image, source, tile, (y1 - y0, x1 - x0))
-            values = np.asarray(section[y0:y1, x0:x1]).reshape(-1)
-            out[k, : pixels[k]] = _within(image, values[: pixels[k]], out.dtype)
-    except (CfitsioException, OSError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-        raise BrickCorruptError(f"{image.name}: HCOMPRESS_1 tiles do not decode: {error}") from error
+    """HCOMPRESS_1, by astropy's decoder, which trusts the size in the stream; so the tile's own is demanded first."""
+    smooth = _hcompress_smooth(image)
+    for k, tile in enumerate(tiles.tolist()):
+        y0, y1, x0, x1 = image.tile_box(tile)
+        _check_hcompress(image, source, tile, (y1 - y0, x1 - x0))
+        first = int(source.positions(image.start[tile : tile + 1])[0])
+        content = source.buffer[first : first + int(image.length[tile])].tobytes()
+        try:
+            plain = decompress_hcompress_1_c(content, y1 - y0, x1 - x0, 0, smooth, _HCOMPRESS_BYTE_PIX)
+        except (CfitsioException, ValueError) as error:
+            raise BrickCorruptError(f"{image.name}: HCOMPRESS_1 tiles do not decode: tile {tile}: {error}") from error
+        stored = np.frombuffer(plain, dtype=np.int32)[: pixels[k]]
+        out[k, : pixels[k]] = (
+            _dequantised(image, tile, stored)
+            if image.quantised
+            else _physical(image, stored, image.blank[tile], out.dtype)
+        )
+
+
+def _hcompress_smooth(image: TiledImage) -> int:
+    """SMOOTH of the header: whether the decoder smooths what a lossy compression left."""
+    cards = FitsCards(image.header, image.name)
+    numbers = (i for i in range(1, _MAX_PARAMETERS) if f"ZNAME{i}" in cards)
+    return next((cards.integer(f"ZVAL{i}") for i in numbers if cards.text(f"ZNAME{i}").upper() == "SMOOTH"), 0)
 
 
 def _check_hcompress(image: TiledImage, source: SparseFile, tile: int, shape: tuple[int, int]) -> None:
@@ -213,7 +196,12 @@ def _decode_stored(image: TiledImage, source: SparseFile, tile: int, dtype: np.d
     stored = np.frombuffer(content, dtype=f">{kind}{width}")
     if not (integers and image.quantised):
         return _physical(image, stored, image.blank[tile], dtype)
-    values = np.empty(count, dtype=np.float32)
+    return _dequantised(image, tile, stored)
+
+
+def _dequantised(image: TiledImage, tile: int, stored: NDArray[Any]) -> NDArray[np.float32]:
+    """(pixel,) floats of a tile's integers, from its first pixel on."""
+    values = np.empty(stored.size, dtype=np.float32)
     rice.dequantise(
         stored.astype(np.int32),
         image.scale[tile],

@@ -1,9 +1,13 @@
-"""A source bank in memory whose templates can be told apart, a lens system, and a small phase 3 on disk."""
+"""A source bank in memory, a lens system, a small phase 3 on disk, and a web server that can be told to fail."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -145,3 +149,91 @@ def phase3_tables(n_hosts: int = 600) -> dict[str, Any]:
             "region_split": pa.array([splits[row[3]] for row in sets], pa.string()),
         },
     }
+
+
+class FaultyServer(ThreadingHTTPServer):
+    """Serves a folder; the next requests of a file can be made to fail, one fault each.
+
+    A fault is an HTTP status, a (status, headers) pair, or one of "truncate" (half of the announced bytes), "short"
+    (half, announced as such), "page" (a web page of the file's size), "slow" (half, then silence), "drip" (a byte
+    every 20 ms).
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _FaultyHandler)
+        self.folder = folder
+        self.faults: dict[str, list[object]] = defaultdict(list)
+        self.requests: list[tuple[str, str, float]] = []
+
+    @property
+    def url(self) -> str:
+        """Where the folder is served."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def asked(self, name: str, method: str = "GET") -> int:
+        """How often a file was asked for."""
+        return sum((method, name) == (made, path.rsplit("/", 1)[-1]) for made, path, _ in self.requests)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is expected here."""
+
+
+class _FaultyHandler(BaseHTTPRequestHandler):
+    server: FaultyServer
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+    def _answer(self, with_body: bool) -> None:
+        name = self.path.rsplit("/", 1)[-1]
+        self.server.requests.append((self.command, self.path, time.monotonic()))
+        queue = self.server.faults[f"{self.command} {name}"]
+        fault = queue.pop(0) if queue else None
+        path = self.server.folder / self.path.lstrip("/")
+        status, headers = fault if isinstance(fault, tuple) else (fault, {})
+        if isinstance(status, int) or not path.is_file():
+            self.send_response(status if isinstance(status, int) else 404)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        data = path.read_bytes()
+        if fault == "page":
+            data = b"<html>".ljust(len(data), b" ")
+        sent = data[: len(data) // 2] if fault in ("truncate", "short", "slow") else data
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(sent if fault == "short" else data)))
+        self.end_headers()
+        if with_body and fault == "drip":
+            for byte in data:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.02)
+        elif with_body:
+            self.wfile.write(sent)
+        if fault == "slow":
+            self.wfile.flush()
+            time.sleep(1.0)
+        if fault in ("truncate", "slow"):
+            self.close_connection = True
+
+
+@pytest.fixture
+def faulty_server(tmp_path: Path) -> Iterator[FaultyServer]:
+    """A FaultyServer of the folder `served`, on the loopback interface."""
+    (tmp_path / "served").mkdir()
+    server = FaultyServer(tmp_path / "served")
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
