@@ -135,7 +135,7 @@ def with_ring_like_arc(
     profile = np.exp(-0.5 * ((distance - ring_px) / sigma_px) ** 2) * i0e(distance * ring_px / sigma_px**2)
     profile /= profile.sum(axis=(2, 3), keepdims=True)
     ring_flux = flux * (peak / profile[:, band].max(axis=(1, 2)) / flux[:, band])[:, None]
-    return (control + ring_flux[:, :, None, None] * profile).astype(np.float32)
+    return np.asarray(control + ring_flux[:, :, None, None] * profile, dtype=np.float32)
 
 
 def with_fixed_ring(control: Stamps) -> Stamps:
@@ -177,7 +177,8 @@ def aperture_flux_nmgy(stamps: Stamps) -> Floats:
     """
     radius = _radius_px(stamps.shape[-1], np.zeros(1), np.zeros(1))[0]
     level = np.median(stamps[:, radius >= SKY_RING_INNER * stamps.shape[-1]].astype(np.float64), axis=1)
-    return (stamps[:, radius < _APERTURE_PX].astype(np.float64) - level[:, None]).sum(axis=1)
+    aperture = stamps[:, radius < _APERTURE_PX].astype(np.float64)
+    return np.asarray((aperture - level[:, None]).sum(axis=1), dtype=np.float64)
 
 
 def _radius_px(size_px: int, x_arcsec: Floats, y_arcsec: Floats) -> Floats:

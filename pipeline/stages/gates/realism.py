@@ -49,6 +49,9 @@ def compare_embeddings(sample: GateInput) -> Measurement:
     (covariance of Ledoit & Wolf 2004) after the mean of its null of shuffled samples is taken off its square; two
     normal samples of one covariance that far apart have AUC Phi(d / sqrt 2), so the bounds 0.8 and 1.2 agree.
 
+    A network that does not see arcs sees no unrealistic ones either, so the same probe must tell the injections from
+    their own controls with a higher AUC than the bound; otherwise the gate has no power and fails.
+
     The detail gives the same without matching, against the controls of the injections, and the distance per layer.
     """
     if sample.scores is None:
@@ -75,24 +78,29 @@ def compare_embeddings(sample: GateInput) -> Measurement:
     distances = {name: _distance(values[lenses], values[matched], generator) for name, values in features.items()}
     frechet = distances[layers[-1]]
     against = {
-        name: _auc_against(last, host, anchor, others, folds)
-        for name, others in (("all_injections", injected), ("their_controls", control))
+        "all_injections": _auc_between(last, host, anchor, injected, folds),
+        "their_controls": _auc_between(last, host, anchor, control, folds),
     }
+    power = _auc_between(last, host, injected, control, folds)
+    alike = found.auc <= section.realism_auc_max and frechet["distance"] <= section.realism_frechet_max
+    weak = "" if power > section.realism_auc_max else f"; too weak: it tells arcs from none with AUC {power:.3f} only"
     return Measurement(
-        passed=found.auc <= section.realism_auc_max and frechet["distance"] <= section.realism_frechet_max,
+        passed=alike and not weak,
         value=found.auc,
-        bound=f"out-of-fold AUC <= {section.realism_auc_max} and Frechet distance <= {section.realism_frechet_max}",
+        bound=f"out-of-fold AUC <= {section.realism_auc_max} and Frechet distance <= {section.realism_frechet_max}, "
+        f"arcs against none above {section.realism_auc_max}",
         detail={
             **found.detail(),
             "matched_pairs": int(matched.size),
             "matched_in": used,
             "frechet": distances,
             "auc_against": against,
+            "auc_of_arcs_against_none": power,
             "features": int(last.shape[1]),
             "anchors": data.attrs.get("anchors", {}),
         },
         message=f"a linear probe tells {lenses.size} real lenses from injections on matched hosts with AUC "
-        f"{found.auc:.3f} (shuffled {found.null.mean():.3f}); Frechet distance {frechet['distance']:.2f}",
+        f"{found.auc:.3f} (shuffled {found.null.mean():.3f}); Frechet distance {frechet['distance']:.2f}{weak}",
         interval_95=found.interval_95,
     )
 
@@ -123,14 +131,12 @@ def _nearest(lenses: Floats, injections: Floats) -> NDArray[np.int64]:
     return np.asarray(linear_sum_assignment(cost)[1], dtype=np.int64)
 
 
-def _auc_against(
-    features: Floats, host: NDArray[np.int64], anchor: NDArray[np.int64], others: NDArray[np.int64], folds: int
-) -> float | None:
-    """Out-of-fold AUC of anchors against other stamps; None without any."""
-    if not others.size:
-        return None
-    rows = np.concatenate([anchor, others])
-    label = np.repeat(np.array([1, 0]), [anchor.size, others.size])
+def _auc_between(
+    features: Floats, host: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64], folds: int
+) -> float:
+    """Out-of-fold AUC of two sets of stamps."""
+    rows = np.concatenate([first, second])
+    label = np.repeat(np.array([1, 0]), [first.size, second.size])
     return out_of_fold_auc(features[rows], label, host[rows], folds)
 
 

@@ -96,7 +96,7 @@ def test_identity_follows_weights_plan_settings_and_anchors(tmp_path: Path) -> N
 
 
 def test_anchors_are_known_by_what_they_hold(tmp_path: Path) -> None:
-    """A file more in a folder, another cube and another table are other anchors; a folder that is not there is refused."""
+    """A file more in a folder, another cube and another table are other anchors; none there is an error."""
     cube, checkpoint = empty_cube(tmp_path / "cube", plan_sha256="p"), Location(str(tmp_path / "checkpoint.pt"))
     checkpoint.write_bytes(b"weights")
 

@@ -24,6 +24,7 @@ def embeddings(n_anchors: int = 60, shift: float = 0.0, host_shift: float = 0.0)
     last = rng.normal(0.0, 1.0, (n, FEATURES))
     last[:, 0] += 3.0 * log_flux
     last[:, 1] += shift * anchor
+    last[:, 2] += 4.0 * (kind == "control")
     columns = {
         "embedded_kind": kind,
         "embedded_host_id": np.where(anchor, -1 - np.arange(n), np.arange(n)),
@@ -87,6 +88,15 @@ def test_hosts_that_look_otherwise_are_matched_away(realism) -> None:
     assert result.detail["auc_against"]["all_injections"] > 0.7
     assert result.value == pytest.approx(0.5, abs=0.15)
     assert result.passed
+
+
+def test_network_that_sees_no_arcs_cannot_call_them_realistic(realism) -> None:
+    """Where injections and their controls look the same to the network, equal anchors are no proof."""
+    scores = embeddings()
+    scores["layer_2"][(scores["embedded_kind"] == "control").to_numpy(), 2] -= 4.0
+    result = realism(scores)
+    assert not result.passed
+    assert "too weak" in result.message
 
 
 def test_too_few_anchors_fail(realism) -> None:
