@@ -20,11 +20,12 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.contracts.config import PreprocessSection, RunConfig
+from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import ROLES, SPLITS
 from pipeline.contracts.errors import ContractError, PipelineError, VerificationError
 from pipeline.contracts.network_gate_config import NetworkGateSection, mask_name
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.logs import configure_logging
 from pipeline.stages.cutouts import sky_sigma
 from pipeline.stages.probe_stamps import (

@@ -11,10 +11,11 @@ import pytest
 import torch
 import xarray as xr
 
-from pipeline.contracts.config import PreprocessSection, RunConfig
+from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import CUTOUTS, ROLES
 from pipeline.contracts.errors import ContractError, VerificationError
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.stages.gates.suite import run_network_gates
 from pipeline.storage.cube import CubeShape, PublishedCube, create_cube, cube_attributes, open_cube, publish_cube
 from pipeline.storage.cube import write_shard as write_cube_shard
