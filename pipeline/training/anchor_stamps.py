@@ -39,7 +39,7 @@ class AnchorStamps:
         return {"used": len(self.stamps), **{f"left out: {reason}": n for reason, n in sorted(self.left_out.items())}}
 
 
-def read_anchor_stamps(
+def read_lens_stamps(
     section: AnchorStampsSection,
     bands: tuple[str, ...],
     band: str,

@@ -41,7 +41,7 @@ from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.evaluation_tables import evaluation_identity
 from pipeline.storage.locations import Location
 from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, read_probes, write_probes
-from pipeline.training.anchor_stamps import read_anchor_stamps
+from pipeline.training.anchor_stamps import read_lens_stamps
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.model import LensResNet, predict_embeddings, predict_logits
 from pipeline.training.preprocess import normalise, stamp_radius
@@ -206,7 +206,7 @@ def run_probes(config: RunConfig, cube_location: Location, cutouts_location: Loc
         bands = tuple(map(str, cube.attrs["bands"]))
         where = (config.run.region, config.run.endpoint_url)
         size = config.survey.stamp_size_px
-        anchors = read_anchor_stamps(config.gates.network.anchors, bands, config.sampling.band, size, *where)
+        anchors = read_lens_stamps(config.gates.network.anchors, bands, config.sampling.band, size, *where)
         counts = anchors.counts()
         if len(anchors.stamps):
             columns, layers = prober.embed_anchors(anchors.stamps, anchors.psfsize_arcsec)

@@ -16,7 +16,7 @@ DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
 CODE = """
 import sys
 from pathlib import Path
-sys.exit(int(sys.argv[3]) if Path(sys.argv[2]).read_text().startswith("cluster") else 1)
+sys.exit(int(sys.argv[3]) if "cluster:" in Path(sys.argv[2]).read_text() else 1)
 """
 
 

@@ -16,7 +16,7 @@ from pipeline.contracts.network_gate_config import AnchorStampsSection
 from pipeline.storage.anchor_tables import write_anchor_table
 from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, publish_cube, write_shard
 from pipeline.storage.locations import Location
-from pipeline.training.anchor_stamps import AnchorStamps, read_anchor_stamps
+from pipeline.training.anchor_stamps import AnchorStamps, read_lens_stamps
 
 BANDS = ("g", "r", "z")
 N, SIZE = 12, 40
@@ -60,7 +60,7 @@ def measured(folder: Path, cube_row: list[int], reasons: list[str]) -> str:
 
 def read(url: str, table: str | None = None, bands: tuple[str, ...] = BANDS, size_px: int = 32) -> AnchorStamps:
     """The anchors at a place, r the band of the seeing."""
-    return read_anchor_stamps(AnchorStampsSection(url=url, table=table), bands, "r", size_px, None, None)
+    return read_lens_stamps(AnchorStampsSection(url=url, table=table), bands, "r", size_px, None, None)
 
 
 def test_cube_gives_usable_rows_cut_about_their_middle(tmp_path: Path) -> None:
