@@ -1,4 +1,4 @@
-"""`dhs gates`: judge a published training cube, before GPU time is spent on it."""
+"""`dhs gates`: judge a published training cube before GPU time is spent on it, and the network that came of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def gates_command(
         str, typer.Argument(metavar="CUBE", help="training cube of a run, such as runs/demo/cubes/training")
     ],
     model: Annotated[
-        str | None, typer.Option(metavar="CKPT", help="checkpoint with its scores beside it: judge the network too")
+        str | None,
+        typer.Option(metavar="CKPT", help="checkpoint of a network: judge it too"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="take bounds and waivers from this file, not from the run")
@@ -38,8 +39,9 @@ def gates_command(
 ) -> None:
     """Run every gate on a training cube, and end with exit code 3 if one fails that is not waived.
 
-    Reads CUBE, the record and the cutouts of its run. Writes the results as JSON; the run's own gates.json and
-    record stay as they are. Prints the verdicts.
+    Reads CUBE, the record and the cutouts of its run. With --model, scores the network on changed stamps of the test
+    split, unless its probes/ hold that already; this needs torch. Writes the results as JSON; the run's own gates.json
+    and record stay as they are. Prints the verdicts.
     """
     bounds = None if config is None else load_config(config).gates
     checkpoint = None if model is None else Location(model, region, endpoint_url)

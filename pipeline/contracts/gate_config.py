@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.contracts.network_gate_config import NetworkGateSection
 from pipeline.contracts.priors import Fraction, Positive, Section
 
 Edges = Annotated[tuple[Positive, ...], Field(min_length=2)]
@@ -61,6 +62,8 @@ class GateSection(Section):
     anchor_delta_max: Fraction = Field(
         default=0.33, description="largest |Cliff delta| of a ring's brightness between injected stamps and anchors"
     )
+
+    network: NetworkGateSection = NetworkGateSection()
 
     waive: dict[str, Annotated[str, Field(min_length=20)]] = Field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from pipeline.contracts.errors import VerificationError
 from pipeline.driver.anchor_cutouts import ANCHOR_CUBE
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.evaluation_job import evaluate_anchors
-from pipeline.driver.training_job import run_program
+from pipeline.driver.programs import run_program
 from pipeline.stages.intervals import JEFFREYS, WILSON
 from pipeline.storage.anchor_tables import read_anchor_table
 from pipeline.storage.evaluation_tables import (

@@ -20,19 +20,17 @@ from pipeline.driver.anchor_cutouts import read_anchor_stamps
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.injection_assets import read_assets
 from pipeline.driver.plan import make_plan, read_rows
+from pipeline.driver.probing import network_scores
 from pipeline.stages.gates.result import GateResult, Reinjection
-from pipeline.stages.gates.suite import GATE_NAMES, failed_gates, gates_document, run_gates
+from pipeline.stages.gates.suite import DATA_GATE_NAMES, failed_gates, gates_document, run_gates
 from pipeline.stages.pairs import PAIR, UNUSED
 from pipeline.stages.sampling import Pilot
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import read_json, read_record, write_json
-from pipeline.storage.tables import find_parts, pieces_of, read_pieces
+from pipeline.storage.tables import pieces_of
 
 logger = logging.getLogger("pipeline.driver")
-
-SCORES = "scores.parquet"
-_SCORE_COLUMNS = {"task_id": "string", "label": "integer", "logit": "number", "score": "number", "arc_snr": "number"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class CubeGates:
 
 
 def check_gates(context: RunContext) -> None:
-    """Run every gate on the published training cube and store the results.
+    """Run every gate on the data of the published training cube and store the results.
 
     Raises:
         GateError: a gate failed and is not waived; names every such gate.
@@ -103,11 +101,11 @@ def gate_cube(cube: Location, bounds: GateSection | None = None, model: Location
     Args:
         cube: folder of the training cube, `<run>/cubes/training`.
         bounds: bounds and waivers in place of those of the run.
-        model: checkpoint of a network whose scores lie beside it, for the gates on networks.
+        model: checkpoint of a network, for the gates on networks; what it says of the probes is kept beside it.
 
     Raises:
         ContractError: the folder is not the training cube of a run, or is not published.
-        ConfigError: scores are given and no gate reads them, or a waiver names no gate.
+        ConfigError: a waiver names no gate, or the probes of a network need torch and it is not installed.
     """
     run_url = cube.url.removesuffix("/cubes/training")
     if run_url == cube.url:
@@ -118,7 +116,7 @@ def gate_cube(cube: Location, bounds: GateSection | None = None, model: Location
         config = config.model_copy(update={"gates": bounds})
     source = config.run.cutouts_from
     layout = RunLayout(root, Location(source, cube.region, cube.endpoint_url) if source else None)
-    scores = None if model is None else read_scores(model)
+    scores = None if model is None else network_scores(layout, config, model)
     return CubeGates(judge_cube(layout, config, scores), config, layout)
 
 
@@ -170,23 +168,6 @@ def read_reinjection(
     return Reinjection(cutouts, rows, stored, assets, pilot)
 
 
-def read_scores(checkpoint: Location) -> xr.Dataset:
-    """The score table beside a checkpoint, one row per scored example.
-
-    Returns:
-        task_id, label, logit, score and arc_snr, all (example,).
-
-    Raises:
-        ContractError: no checkpoint is there, or a column is missing.
-    """
-    if not checkpoint.exists():
-        raise ContractError(f"{checkpoint.url}: no checkpoint is there")
-    folder = Location(checkpoint.url.rsplit("/", 1)[0], checkpoint.region, checkpoint.endpoint_url)
-    parts = find_parts(folder.join(SCORES))
-    table = read_pieces(pieces_of(parts, 0, sum(part.n_rows for part in parts)), _SCORE_COLUMNS, {})
-    return xr.Dataset({str(name): ("example", table[name].to_numpy()) for name in table.columns})
-
-
 def _manifest_rows(layout: RunLayout, config: RunConfig, first: int, stop: int) -> xr.Dataset:
     planned = read_json(layout.plan)
     plan = make_plan(config, planned["limit_shards"])
@@ -197,6 +178,7 @@ def _manifest_rows(layout: RunLayout, config: RunConfig, first: int, stop: int) 
 
 def _identity(context: RunContext) -> str:
     config = context.config
-    bounds = config.sha256("gates", "sampling", "splits", "anchors")
-    content = f"{context.plan.sha256} {bounds} {config.training.preprocess!r} {','.join(GATE_NAMES)}"
+    gates = config.gates.model_dump_json(exclude={"network"})
+    bounds = f"{gates} {config.sha256('sampling', 'splits', 'anchors')}"
+    content = f"{context.plan.sha256} {bounds} {config.training.preprocess!r} {','.join(DATA_GATE_NAMES)}"
     return hashlib.sha256(content.encode()).hexdigest()

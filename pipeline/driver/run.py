@@ -15,6 +15,7 @@ from pipeline.driver.cubes import RunContext, build_cutouts, build_training
 from pipeline.driver.diagnostics import failures_recorded
 from pipeline.driver.evaluation_job import run_evaluation
 from pipeline.driver.gating import check_gates
+from pipeline.driver.network_gating import check_network_gates
 from pipeline.driver.plan import Plan, check_rows, make_plan
 from pipeline.driver.provenance import environment
 from pipeline.driver.training_job import run_training_job
@@ -26,7 +27,7 @@ from pipeline.storage.runs import RunRecord, read_json, utc_now, write_json
 
 logger = logging.getLogger("pipeline.driver")
 
-STAGES = ("cutouts", "inject", "anchors", "gates", "train", "evaluate", "report")
+STAGES = ("cutouts", "inject", "anchors", "gates", "train", "evaluate", "network_gates", "report")
 
 
 def run(config: RunConfig, limit_shards: int | None = None, only: str | None = None) -> RunLayout:
@@ -70,7 +71,7 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
 
 
 def make_products(context: RunContext, only: str | None = None) -> None:
-    """Every stage from the manifest to the evaluation, or one of them; each finds what is done already."""
+    """Every stage from the manifest to the gates on the network, or one of them; each finds what is done already."""
     if only in (None, "cutouts"):
         check_manifest(context)
         if only is None and context.plan.limit is None:
@@ -87,6 +88,8 @@ def make_products(context: RunContext, only: str | None = None) -> None:
     if only in (None, "evaluate"):
         run_evaluation(context)
         run_anchor_recall(context)
+    if only in (None, "network_gates"):
+        check_network_gates(context)
 
 
 def check_bricks_root(config: RunConfig) -> None:

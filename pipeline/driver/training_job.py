@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline.contracts.config import RunConfig
-from pipeline.contracts.errors import ConfigError, GateError, PipelineError, VerificationError
+from pipeline.contracts.errors import GateError, VerificationError
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.gating import gates_passed
+from pipeline.driver.programs import run_program
 from pipeline.storage.cube import open_cube
 from pipeline.storage.runs import read_json
 
@@ -52,31 +46,6 @@ def run_training_job(context: RunContext) -> None:
         raise VerificationError(f"{folder.url}: the trainer ended without {missing or 'a marker of this training'}")
     metrics = read_json(folder.join("metrics.json"))
     context.record.finish_stage("train", seconds=round(time.monotonic() - started, 2), metrics=_headline(metrics))
-
-
-def run_program(config: RunConfig, module: str, *options: str) -> None:
-    """Run a program of `pipeline.training` in a process of its own and wait for it.
-
-    Args:
-        config: handed over as `--config`; bounds the time.
-        module: such as `pipeline.training`.
-        options: its other options.
-
-    Raises:
-        PipelineError: it failed, with its exit code, or did not end in time.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.yaml"
-        path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-        command = [sys.executable, "-m", module, "--config", str(path), *options]
-        try:
-            code = subprocess.run(command, timeout=config.training.timeout_s, check=False).returncode
-        except subprocess.TimeoutExpired as error:
-            raise PipelineError(f"{module} did not finish within {config.training.timeout_s:g} s") from error
-    if code:
-        kinds: dict[int, type[PipelineError]] = {2: ConfigError, 3: VerificationError}
-        unexpected = PipelineError if code < 0 or code == PipelineError.exit_code else VerificationError
-        raise kinds.get(code, unexpected)(f"{module} failed with exit code {code}; its messages are above")
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -87,6 +87,7 @@ class RunInputs:
     pilot: Pilot | None
     sampling: Mapping[str, Any] | None
     gates: GateOutcome | None
+    network_gates: GateOutcome | None
     training: TrainingOutcome | None
     evaluation: StoredEvaluation | None
     report_files: tuple[str, ...]
@@ -106,6 +107,12 @@ class RunInputs:
     def why_no_gates(self) -> str:
         """The reason why the page has no gate results."""
         return f"The gates have not been run: there is no gates.json.{self._ended()}"
+
+    def why_no_network_gates(self) -> str:
+        """The reason why the page has no results of the gates on the network."""
+        if self.training is None:
+            return self.why_no_training()
+        return f"The gates on the network have not been run: there is no network_gates.json.{self._ended()}"
 
     def why_no_training(self) -> str:
         """The reason why the page has no training results."""
@@ -152,7 +159,8 @@ def read_inputs(layout: RunLayout) -> RunInputs:
         bands=tuple(map(str, cube.attrs["bands"])) if cube else config.survey.bands,
         pilot=_read_pilot(layout, record),
         sampling=_read_sampling(layout, record),
-        gates=_read_gates(layout),
+        gates=_read_gates(layout.gates),
+        network_gates=_read_gates(layout.network_gates),
         training=_read_training(layout.training, record),
         evaluation=_read_evaluation(layout, record),
         report_files=tuple(layout.report.names()),
@@ -205,14 +213,14 @@ def _read_sampling(layout: RunLayout, record: Mapping[str, Any]) -> Mapping[str,
     return content
 
 
-def _read_gates(layout: RunLayout) -> GateOutcome | None:
-    if not layout.gates.exists():
+def _read_gates(location: Location) -> GateOutcome | None:
+    if not location.exists():
         return None
-    content = _with_keys(read_json(layout.gates), ("gates", "config_sha256"), layout.gates)
+    content = _with_keys(read_json(location), ("gates", "config_sha256"), location)
     try:
         results = tuple(GateResult(**entry) for entry in content["gates"])
     except TypeError as error:
-        raise VerificationError(f"{layout.gates.url} holds an entry that is not a gate result: {error}") from error
+        raise VerificationError(f"{location.url} holds an entry that is not a gate result: {error}") from error
     return GateOutcome(results, str(content["config_sha256"]))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.report.inputs import RunInputs
+from pipeline.report.inputs import GateOutcome, RunInputs
 from pipeline.report.markup import (
     DASH,
     Html,
     banner,
     count_text,
     element,
+    heading,
     joined,
     missing,
     note,
@@ -23,11 +24,19 @@ from pipeline.stages.gates.suite import failed_gates
 
 
 def gate_section(inputs: RunInputs) -> Html:
-    """Section 6: what the gates found, with the reason of every waiver."""
-    title = "6. Gates"
-    outcome = inputs.gates
-    if outcome is None:
-        return section("gates", title, missing(inputs.why_no_gates()))
+    """Section 6: what the gates found on the data and on the network, with the reason of every waiver."""
+    parts: list[Html] = []
+    for title, outcome, reason in (
+        ("On the data, before training", inputs.gates, inputs.why_no_gates),
+        ("On the network, after training", inputs.network_gates, inputs.why_no_network_gates),
+    ):
+        parts.append(heading(title))
+        parts += [missing(reason())] if outcome is None else _outcome(outcome, str(inputs.record["config_sha256"]))
+    return section("gates", "6. Gates", *parts)
+
+
+def _outcome(outcome: GateOutcome, config_sha256: str) -> list[Html]:
+    """Banner and table of one set of gates."""
     failed = failed_gates(outcome.results)
     waived = [result for result in outcome.results if not result.passed and result.waived is not None]
     if failed:
@@ -54,16 +63,15 @@ def gate_section(inputs: RunInputs) -> Html:
         for result in outcome.results
     ]
     parts = [verdict]
-    if outcome.config_sha256 != inputs.record["config_sha256"]:
+    if outcome.config_sha256 != config_sha256:
         parts.append(
             note(
                 f"The gates were checked under configuration {outcome.config_sha256[:12]}, the run record now holds "
-                f"{str(inputs.record['config_sha256'])[:12]}."
+                f"{config_sha256[:12]}."
             )
         )
     head = ("Gate", "Lesson", "Verdict", "Value", "95 %", "Bound", "Positives", "Controls", "Finding")
-    parts.append(element("div", table(head, rows, text_columns=(0, 1, 2, 5, 8)), "gates"))
-    return section("gates", title, *parts)
+    return [*parts, element("div", table(head, rows, text_columns=(0, 1, 2, 5, 8)), "gates")]
 
 
 def verdict_table(results: Sequence[GateResult]) -> str:

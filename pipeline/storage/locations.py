@@ -195,6 +195,11 @@ class RunLayout:
         return self.root.join("gates.json")
 
     @property
+    def network_gates(self) -> Location:
+        """Results of the gates on the trained network."""
+        return self.root.join("network_gates.json")
+
+    @property
     def training(self) -> Location:
         """Checkpoint, history, scores."""
         return self.root.join("training")

@@ -102,6 +102,34 @@ def predict_logits(
     return logits
 
 
+def predict_embeddings(
+    model: LensResNet, stamps: NDArray[np.float32], device: torch.device, batch_size: int = PREDICTION_BATCH
+) -> list[NDArray[np.float32]]:
+    """Mean over the stamp of the features after each stage; the last ones are what the head sees.
+
+    Args:
+        model: network on `device`; left in evaluation mode.
+        stamps: (example, band, y, x) float32 normalised. [1]
+        device: where the network is.
+        batch_size: stamps per forward pass.
+
+    Returns:
+        One (example, channel) float32 per stage.
+    """
+    model.eval()
+    pooled: list[list[NDArray[np.float32]]] = []
+    with torch.inference_mode():
+        for start in range(0, max(len(stamps), 1), batch_size):
+            batch = torch.from_numpy(stamps[start : start + batch_size]).to(device)
+            features: Tensor = model.stem(batch.contiguous(memory_format=torch.channels_last))
+            pooled.append([])
+            for number, block in enumerate(model.stages):
+                features = block(features)
+                if number % BLOCKS_PER_STAGE == BLOCKS_PER_STAGE - 1:
+                    pooled[-1].append(features.mean(dim=(2, 3)).cpu().numpy())
+    return [np.concatenate(stage) for stage in zip(*pooled, strict=True)]
+
+
 def _convolution(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=False)
 

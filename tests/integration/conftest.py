@@ -100,6 +100,8 @@ def make_config(survey: Path) -> Callable[..., RunConfig]:
             f"gates.waive.parameter_grid_coverage={WAIVED}",
             f"gates.waive.metadata_only_auc={WAIVED}",
             f"gates.waive.snr_correlation={WAIVED}",
+            f"gates.waive.snr_ablation={WAIVED}",
+            f"gates.waive.centre_mask_curve={WAIVED}",
             *SMALL,
             *overrides,
         ]

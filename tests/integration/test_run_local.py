@@ -20,6 +20,7 @@ from pipeline.driver.gating import read_stamps
 from pipeline.driver.inspection import inspect_cube, layout_of, run_status, verify_run
 from pipeline.driver.run import run
 from pipeline.driver.training_job import OUTPUTS
+from pipeline.stages.gates.suite import NETWORK_GATE_NAMES
 from pipeline.storage.cube import open_cube
 from pipeline.storage.evaluation_tables import read_evaluation
 from pipeline.storage.locations import Location, RunLayout
@@ -309,3 +310,12 @@ def test_trainer_output_is_complete(finished: tuple[RunConfig, RunLayout]) -> No
     metrics = read_json(layout.training.join("metrics.json"))
     assert 0.0 <= metrics["auc"]["value"] <= 1.0
     assert read_record(layout)["stages"]["train"]["metrics"]["n_positives"] == metrics["n_positives"]
+
+
+def test_network_is_judged_after_training(finished: tuple[RunConfig, RunLayout]) -> None:
+    """Every gate on the network has its verdict, in the run's folder, its record and its report."""
+    _, layout = finished
+    results = read_json(layout.network_gates)["gates"]
+    assert [result["name"] for result in results] == list(NETWORK_GATE_NAMES)
+    assert read_record(layout)["stages"]["network_gates"]["state"] == "complete"
+    assert "centre_mask_curve" in layout.report.join("index.html").read_bytes().decode()

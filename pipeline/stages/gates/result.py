@@ -45,7 +45,7 @@ class GateInput:
         config: the run's configuration; thresholds are in `config.gates`.
         bands_found: the bands the cube says it holds, in storage order.
         reinjection: some pairs to inject again; None fails the gate that needs it.
-        scores: what a trained network said, one row per example; None before training.
+        scores: what a trained network said of the probes, see `storage.probe_tables.read_probes`; None before training.
         anchors: `image` of usable real lenses, (sample, band, y, x) in nmgy; None without anchors.
     """
 
@@ -143,10 +143,11 @@ class Gate:
 
     Attributes:
         count: number of (positive, control) samples.
-        measure: called only if both classes have at least `config.gates.min_per_class` samples.
+        measure: called only if both classes have enough samples.
         not_applicable: the reason why a configuration has nothing to measure; empty if it has.
         number: of the gate in the lessons; empty if it has none.
         needs_scores: it judges a network, so it runs only where scores are given.
+        fewest: samples of each class needed; None asks for `config.gates.min_per_class`.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Gate:
     not_applicable: Callable[[RunConfig], str] | None = None
     number: str = ""
     needs_scores: bool = False
+    fewest: Callable[[RunConfig], int] | None = None
 
 
 def has_role(dataset: xr.Dataset, *roles: str) -> NDArray[np.bool_]:

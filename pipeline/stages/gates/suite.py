@@ -10,12 +10,20 @@ from typing import Any
 import xarray as xr
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.errors import ConfigError, ContractError
+from pipeline.contracts.errors import ConfigError, ContractError, VerificationError
 from pipeline.stages.gates.anchor_pattern import compare_anchor_pattern, count_anchors, no_anchors
 from pipeline.stages.gates.audits import audit_bandset, audit_pixels, audit_splits
 from pipeline.stages.gates.coverage import cover_grid, cover_threshold
 from pipeline.stages.gates.distributions import compare_snr_target, correlate_snr, no_snr_target
 from pipeline.stages.gates.duplicates import audit_duplicates
+from pipeline.stages.gates.network import (
+    ablate_depth,
+    add_rings,
+    count_scored,
+    mask_centres,
+    score_controls,
+    suppress_arcs,
+)
 from pipeline.stages.gates.normalisation import compare_normalisation
 from pipeline.stages.gates.null_injection import audit_null_injection
 from pipeline.stages.gates.quality import (
@@ -25,6 +33,7 @@ from pipeline.stages.gates.quality import (
     count_split_rows,
     no_held_out_split,
 )
+from pipeline.stages.gates.realism import compare_embeddings, count_embedded, fewest_anchors, no_embedded_anchors
 from pipeline.stages.gates.result import (
     Gate,
     GateInput,
@@ -61,11 +70,19 @@ GATES = (
     Gate("radial_profile_auc", count_stamps, classify_radial_profile),
     Gate("metadata_only_auc", count_rows, classify_metadata),
     Gate("anchor_pattern", count_anchors, compare_anchor_pattern, no_anchors),
+    Gate("control_scores", count_scored, score_controls, number="1.3", needs_scores=True),
+    Gate("snr_ablation", count_scored, ablate_depth, number="1.4", needs_scores=True),
+    Gate("arc_suppressed", count_scored, suppress_arcs, number="1.7", needs_scores=True),
+    Gate("synthetic_ring", count_scored, add_rings, needs_scores=True),
+    Gate("centre_mask_curve", count_scored, mask_centres, needs_scores=True),
+    Gate("realism", count_embedded, compare_embeddings, no_embedded_anchors, needs_scores=True, fewest=fewest_anchors),
 )
 GATE_NAMES = tuple(gate.name for gate in GATES)
+DATA_GATE_NAMES = tuple(gate.name for gate in GATES if not gate.needs_scores)
+NETWORK_GATE_NAMES = tuple(gate.name for gate in GATES if gate.needs_scores)
 
 # What numpy, xarray, scipy, scikit-learn and the injection raise for data of the wrong shape, type or value.
-_DATA_ERRORS = (ValueError, TypeError, KeyError, ArithmeticError, IndexError, ContractError)
+_DATA_ERRORS = (ValueError, TypeError, KeyError, ArithmeticError, IndexError, ContractError, VerificationError)
 
 
 def check_waivers(config: RunConfig) -> None:
@@ -101,17 +118,30 @@ def run_gates(
         config: thresholds, waivers, target, splits and seed.
         bands_found: the bands the cube says it holds, in storage order.
         reinjection: some pairs that are injected again; without them null_injection fails.
-        scores: what a network said, one row per example; None before training.
+        scores: what a network said of the probes; None before training.
         anchors: `image` of usable real lenses; None if the configuration names none.
 
     Raises:
-        ConfigError: a waiver names no gate, or scores are given and no gate reads them.
+        ConfigError: a waiver names no gate.
     """
     check_waivers(config)
-    if scores is not None and not any(gate.needs_scores for gate in GATES):
-        raise ConfigError("scores of a network were given, but no gate of this version judges a network")
     sample = GateInput(columns, stamps, config, tuple(bands_found), reinjection, scores, anchors)
     return [run_gate(gate, sample) for gate in GATES if scores is not None or not gate.needs_scores]
+
+
+def run_network_gates(scores: xr.Dataset, config: RunConfig) -> list[GateResult]:
+    """Verdict of the gates on a network alone, as `run_gates` gives it.
+
+    Args:
+        scores: what the network said of the probes.
+        config: thresholds, waivers and seed.
+
+    Raises:
+        ConfigError: a waiver names no gate.
+    """
+    check_waivers(config)
+    sample = GateInput(xr.Dataset(), xr.Dataset(), config, (), None, scores)
+    return [run_gate(gate, sample) for gate in GATES if gate.needs_scores]
 
 
 def run_gate(gate: Gate, sample: GateInput) -> GateResult:
@@ -123,7 +153,7 @@ def run_gate(gate: Gate, sample: GateInput) -> GateResult:
         return _verdict(gate, sample, 0, 0, message=f"classes could not be counted: {_named(error)}")
     if reason:
         return _verdict(gate, sample, n_positive, n_control, passed=True, message=reason)
-    minimum = sample.config.gates.min_per_class
+    minimum = sample.config.gates.min_per_class if gate.fewest is None else gate.fewest(sample.config)
     if min(n_positive, n_control) < minimum:
         what = "one class only" if min(n_positive, n_control) == 0 else "too few samples"
         message = f"{what}: {n_positive} positives and {n_control} controls, at least {minimum} of each are needed"

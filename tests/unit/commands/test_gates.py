@@ -17,17 +17,17 @@ from typer.testing import CliRunner
 from pipeline.commands.gates import app
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
-from pipeline.contracts.errors import ConfigError, ContractError, GateError
+from pipeline.contracts.errors import ContractError, GateError
 from pipeline.contracts.schema import CubeSchema
-from pipeline.driver.gating import gate_cube, read_scores
+from pipeline.driver.gating import gate_cube
 from pipeline.stages.arcs import InjectionAssets
-from pipeline.stages.gates.suite import GATE_NAMES
+from pipeline.stages.gates.suite import DATA_GATE_NAMES, GATE_NAMES, NETWORK_GATE_NAMES
 from pipeline.stages.injection import Injector
 from pipeline.stages.pairs import make_pairs
-from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, publish_cube, write_shard
+from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, open_cube, publish_cube, write_shard
 from pipeline.storage.locations import Location, RunLayout
+from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, write_probes
 from pipeline.storage.runs import write_json
-from pipeline.storage.tables import table_bytes
 
 SIZE, N_ROWS = 32, 48
 BANDS = ["g", "r", "z"]
@@ -49,7 +49,7 @@ def store(layout: RunLayout, schema: CubeSchema, dataset: xr.Dataset) -> None:
     location = layout.cube(schema.name)
     create_cube(location, schema, shape)
     write_shard(location, schema, shape, 0, dataset)
-    publish_cube(location, cube_attributes(schema, shape, {"bands": BANDS}))
+    publish_cube(location, cube_attributes(schema, shape, {"bands": BANDS, "plan_sha256": "p" * 64}))
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,8 @@ def test_failing_cube_ends_with_exit_code_3_after_its_table(run_folder: Path) ->
     assert done.exception.exit_code == 3
     assert "split_proportions" in str(done.exception)
     document = json.loads((run_folder / "diagnostics" / "gates.json").read_text())
-    assert [gate["name"] for gate in document["gates"]] == list(GATE_NAMES)
-    assert all(name in done.output for name in GATE_NAMES)
+    assert [gate["name"] for gate in document["gates"]] == list(DATA_GATE_NAMES)
+    assert all(name in done.output for name in DATA_GATE_NAMES)
     assert "core_brightness_ratio" in document["waived"]
     assert not (run_folder / "gates.json").exists()
 
@@ -116,14 +116,20 @@ def test_folder_that_is_no_training_cube_is_refused(run_folder: Path, tmp_path: 
     assert isinstance(done.exception, ContractError)
 
 
-def test_scores_beside_a_checkpoint_are_read_and_refused_without_a_gate(run_folder: Path, tmp_path: Path) -> None:
-    """The score table becomes one variable per column; no gate reads it yet, which is an error."""
-    checkpoint = tmp_path / "checkpoint.pt"
-    with pytest.raises(ContractError, match="no checkpoint is there"):
-        read_scores(Location(str(checkpoint)))
+def test_network_is_judged_from_the_probes_beside_its_checkpoint(run_folder: Path, tmp_path: Path) -> None:
+    """With --model the gates on the network follow those on the data; what they lack fails them, and the command."""
+    cube, checkpoint = run_folder / "cubes/training", Location(str(tmp_path / "checkpoint.pt"))
+    assert "no checkpoint is there" in str(dhs_gates(cube, "--model", checkpoint.path).exception)
     checkpoint.write_bytes(b"weights")
-    rows = {"task_id": ["a", "b"], "label": [1, 0], "logit": [2.0, -1.0], "score": [0.9, 0.3], "arc_snr": [3.0, 3.0]}
-    (tmp_path / "scores.parquet").write_bytes(table_bytes(pd.DataFrame(rows)))
-    assert read_scores(Location(str(checkpoint)))["logit"].to_numpy().tolist() == [2.0, -1.0]
-    done = dhs_gates(run_folder / "cubes/training", "--model", checkpoint)
-    assert isinstance(done.exception, ConfigError)
+    config = RunConfig.model_validate(json.loads((run_folder / "run.json").read_text())["config"])
+    identity = probe_identity(config, open_cube(Location(str(cube))), checkpoint)
+    examples = pd.DataFrame({"label": np.repeat([1, 0], 20), "logit": np.zeros(40)})
+    embedded = pd.DataFrame({name: ["injected"] if name == "kind" else [1.0] for name in EMBEDDED_COLUMNS})
+    layers = [np.ones((1, 4), np.float32)]
+    write_probes(probe_folder(checkpoint, identity), identity, examples, embedded, layers, {})
+    done = dhs_gates(cube, "--model", checkpoint.path)
+    assert isinstance(done.exception, GateError)
+    document = json.loads((run_folder / "diagnostics" / "gates.json").read_text())
+    assert [gate["name"] for gate in document["gates"]] == list(GATE_NAMES)
+    failing = {gate["name"] for gate in document["gates"] if not gate["passed"]}
+    assert set(NETWORK_GATE_NAMES) - {"realism"} <= failing

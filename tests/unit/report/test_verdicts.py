@@ -7,7 +7,7 @@ import dataclasses
 from pipeline.report.inputs import GateOutcome, RunInputs
 from pipeline.report.verdicts import gate_section, verdict_interval, verdict_table
 from pipeline.stages.gates.result import GateResult
-from pipeline.stages.gates.suite import GATE_NAMES
+from pipeline.stages.gates.suite import DATA_GATE_NAMES
 
 HOSTILE = "<script>alert('no')</script>, and 20 characters"
 
@@ -26,7 +26,7 @@ def test_every_gate_is_listed_with_value_and_bound(inputs: RunInputs) -> None:
     """The real suite's results appear by name, value and bound."""
     assert inputs.gates is not None
     page = gate_section(inputs)
-    assert len(inputs.gates.results) == len(GATE_NAMES)
+    assert len(inputs.gates.results) == len(DATA_GATE_NAMES)
     assert all(result.name in page for result in inputs.gates.results)
 
 
@@ -59,6 +59,17 @@ def test_other_configuration_and_absence_are_said(inputs: RunInputs) -> None:
     stale = dataclasses.replace(inputs, gates=GateOutcome((verdict(passed=True),), "c" * 64))
     assert "cccccccccccc" in gate_section(stale)
     assert "no gates.json" in gate_section(dataclasses.replace(inputs, gates=None))
+
+
+def test_gates_on_the_network_have_a_table_of_their_own(inputs: RunInputs) -> None:
+    """They are absent with their reason, or listed below those on the data with their own banner."""
+    assert "no network_gates.json" in gate_section(inputs)
+    named = dataclasses.replace(verdict(passed=False), name="synthetic_ring", number="1.7")
+    found = GateOutcome((named,), inputs.config.sha256())
+    page = gate_section(dataclasses.replace(inputs, network_gates=found))
+    data, network = page.split("On the network, after training")
+    assert "synthetic_ring" not in data
+    assert "Failed and not waived: synthetic_ring." in network
 
 
 def test_attribution_is_shown_in_report_and_table(inputs: RunInputs) -> None:

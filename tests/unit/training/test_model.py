@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pipeline.training.model import LensResNet, predict_logits
+from pipeline.training.model import LensResNet, predict_embeddings, predict_logits
 
 CPU = torch.device("cpu")
 
@@ -73,3 +73,18 @@ def test_network_can_overfit_32_random_stamps() -> None:
         optimizer.step()
     assert loss.item() < 0.05
     assert torch.equal(model(stamps) > 0, label > 0.5)
+
+
+def test_embeddings_are_the_features_of_each_stage_and_the_head_reads_the_last() -> None:
+    """One vector per stage, c, 2c and 4c wide; the head on the last gives the logits; batches do not matter."""
+    torch.manual_seed(0)
+    model = LensResNet(3, 4).eval()
+    stamps = np.random.default_rng(0).normal(size=(5, 3, 32, 32)).astype(np.float32)
+    layers = predict_embeddings(model, stamps, CPU)
+    assert [layer.shape for layer in layers] == [(5, 4), (5, 8), (5, 16)]
+    with torch.inference_mode():
+        logits = model.head(torch.from_numpy(layers[-1])).squeeze(1).numpy()
+    np.testing.assert_allclose(logits, predict_logits(model, stamps, CPU), atol=1e-6)
+    again = predict_embeddings(model, stamps, CPU, batch_size=2)
+    for one, other in zip(layers, again, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)

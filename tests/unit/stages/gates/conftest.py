@@ -185,6 +185,12 @@ def reinjection_of(cube: Cube, make_cutouts: Callable[..., xr.Dataset], n: int =
     return Reinjection(cutouts, cutouts, stored)
 
 
+@pytest.fixture
+def gate_config() -> RunConfig:
+    """A configuration with default gates."""
+    return configuration()
+
+
 _PRISTINE: dict[tuple[int, ...], Cube] = {}
 
 

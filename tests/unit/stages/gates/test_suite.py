@@ -10,7 +10,16 @@ import pytest
 import xarray as xr
 
 from pipeline.contracts.errors import ConfigError
-from pipeline.stages.gates.suite import GATE_NAMES, GATES, check_waivers, failed_gates, gates_document, run_gates
+from pipeline.stages.gates.suite import (
+    DATA_GATE_NAMES,
+    GATE_NAMES,
+    GATES,
+    NETWORK_GATE_NAMES,
+    check_waivers,
+    failed_gates,
+    gates_document,
+    run_gates,
+)
 
 REASON = "accepted for this test of the waiver"
 
@@ -18,7 +27,7 @@ REASON = "accepted for this test of the waiver"
 def test_every_gate_passes_a_good_cube(cube):
     """The reference cube passes every gate, in the order of their names."""
     results = cube.verdicts()
-    assert tuple(result.name for result in results) == GATE_NAMES
+    assert tuple(result.name for result in results) == DATA_GATE_NAMES
     assert [result.name for result in results if not result.passed] == []
     assert failed_gates(results) == []
 
@@ -43,12 +52,20 @@ def test_gate_names_are_the_published_ones():
         "radial_profile_auc",
         "metadata_only_auc",
         "anchor_pattern",
+        "control_scores",
+        "snr_ablation",
+        "arc_suppressed",
+        "synthetic_ring",
+        "centre_mask_curve",
+        "realism",
     )
+    assert DATA_GATE_NAMES + NETWORK_GATE_NAMES == GATE_NAMES
 
 
 def test_gates_carry_the_numbers_of_the_lessons():
-    """The data-level gates of the lessons are there by number."""
-    assert {gate.number for gate in GATES} - {""} == {"1.1", "1.2", "1.3", "1.5", "1.6", "1.8"}
+    """Every gate of the lessons is there by number, 1.3 on the data and on the network."""
+    assert {gate.number for gate in GATES} - {""} == {f"1.{k}" for k in range(1, 9)}
+    assert {gate.number for gate in GATES if gate.needs_scores} - {""} == {"1.3", "1.4", "1.7"}
 
 
 @pytest.mark.parametrize("only", ["pair", "control"])
@@ -181,7 +198,7 @@ def test_gates_document_is_json_with_the_overall_verdict(cube):
     document = gates_document(cube.verdicts(), cube.config)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert (document["passed"], document["failed"], document["waived"]) == (True, [], {})
-    assert [gate["name"] for gate in document["gates"]] == list(GATE_NAMES)
+    assert [gate["name"] for gate in document["gates"]] == list(DATA_GATE_NAMES)
     cube.columns["arc_snr_sum"][:] = np.nan
     cube.bands_found = ("r",)
     cube.configure("gates", waive={"bandset_audit": REASON})
@@ -198,11 +215,12 @@ def test_no_results_are_no_pass(cube):
     assert not gates_document([], cube.config)["passed"]
 
 
-def test_scores_without_a_gate_that_reads_them_are_refused(cube):
-    """Scores of a network that nothing judges are an error and not silently dropped."""
+def test_scores_without_their_columns_fail_the_gates_on_the_network_alone(cube):
+    """With scores all gates run; those on the network fail closed where what they need is not there."""
     scores = xr.Dataset({"logit": ("example", np.zeros(3))})
-    with pytest.raises(ConfigError, match="no gate of this version judges a network"):
-        run_gates(cube.columns, cube.stamps, cube.config, cube.bands_found, scores=scores)
+    results = run_gates(cube.columns, cube.stamps, cube.config, cube.bands_found, cube.reinjection, scores)
+    assert tuple(result.name for result in results) == GATE_NAMES
+    assert {result.name for result in failed_gates(results)} == set(NETWORK_GATE_NAMES)
 
 
 def test_gates_accept_read_only_arrays(cube):

@@ -1,0 +1,342 @@
+"""`python -m pipeline.training.probes`: score a checkpoint on changed stamps of the test split, and embed it.
+
+Each probe is the test split with one thing changed: pixels in units of their noise, the arc taken away, a ring put
+in, the centre hidden. The gates on networks judge the scores; this program only computes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.config_file import load_config
+from pipeline.contracts.datasets import ROLES, SPLITS
+from pipeline.contracts.errors import ContractError, PipelineError, VerificationError
+from pipeline.contracts.network_gate_config import NetworkGateSection, mask_name
+from pipeline.contracts.training_config import PreprocessSection
+from pipeline.logs import configure_logging
+from pipeline.stages.cutouts import sky_sigma
+from pipeline.stages.probe_stamps import (
+    aperture_flux_nmgy,
+    arc_power_inside,
+    in_noise_units,
+    with_fixed_ring,
+    with_resampled_annulus,
+    with_ring_like_arc,
+    without_arc,
+)
+from pipeline.storage.cube import PublishedCube, open_cube
+from pipeline.storage.evaluation_tables import evaluation_identity
+from pipeline.storage.locations import Location
+from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, read_probes, write_probes
+from pipeline.training.anchor_stamps import read_lens_stamps
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.model import LensResNet, predict_embeddings, predict_logits
+from pipeline.training.preprocess import normalise, stamp_radius
+from pipeline.training.score import LOGIT_TOLERANCE, REPRODUCED_SCORES
+from pipeline.training.train import configure_torch
+
+PROBED_SPLIT = "test"
+EPILOG = """
+reads   --config      the run's YAML: gates.network says what to probe
+        --cube        folder of the published training cube
+        --cutouts     folder of the cutouts cube it was made from, for the inverse variance
+        --checkpoint  checkpoint.pt of a training
+writes  probes/<id>/ beside the checkpoint: examples and embeddings (parquet, CSV), anchors.json,
+        _SUCCESS last, after everything was read back and a few scores were reproduced
+exit    0 verified, 2 configuration or contract, 3 verification failed, 75 retriable
+"""
+_BATCH = 256
+_COLUMNS = ("task_id", "pair_id", "host_id", "arc_snr", "theta_e_arcsec", "lens_x_arcsec", "lens_y_arcsec")
+_BAND_COLUMNS = ("psfsize_arcsec", "sky_sigma_nmgy")
+
+logger = logging.getLogger("pipeline.training")
+
+
+@dataclass(frozen=True)
+class Prober:
+    """A network and how it is questioned.
+
+    Attributes:
+        model: network on `device`.
+        preprocess: normalisation of every stamp.
+        section: what to probe.
+        band: index of the band of the SNR.
+        seed: run seed.
+    """
+
+    model: LensResNet
+    device: torch.device
+    preprocess: PreprocessSection
+    section: NetworkGateSection
+    band: int
+    seed: int
+
+    def probe(self, kind: str, rows: xr.Dataset, invvar: NDArray[np.float32]) -> tuple[pd.DataFrame, list[Any]]:
+        """Score and embed one kind of stamps.
+
+        Args:
+            kind: injected or control of pairs, or control_row.
+            rows: pixels `injected` and `control` [nmgy], _COLUMNS, _BAND_COLUMNS and `row`, dim sample.
+            invvar: (sample, band, y, x). [nmgy**-2]
+
+        Returns:
+            One row per stamp, columns logit and logit_<probe>; and the embeddings per layer.
+        """
+        injected, control = (rows[name].to_numpy() for name in ("injected", "control"))
+        theta_e = rows["theta_e_arcsec"].to_numpy().astype(np.float64)
+        lens = tuple(rows[f"lens_{axis}_arcsec"].to_numpy().astype(np.float64) for axis in ("x", "y"))
+        stamps = injected if kind == "injected" else control
+        plain = self._normalised(stamps)
+        logits = {"logit": self._logits(plain)}
+        radius = stamp_radius(stamps.shape[-1]).numpy()
+        for limit in self.section.mask_radii_px:
+            logits[f"logit_{mask_name(limit)}"] = self._logits(np.where(radius < limit, np.float32(0.0), plain))
+        logits["logit_snr_image"] = self._logits(self._normalised(in_noise_units(stamps, invvar)))
+        more: dict[str, Any] = {}
+        if kind == "injected":
+            if self.section.suppression == "pair":
+                bare = without_arc(injected, control, theta_e, (lens[0], lens[1]), self.section.suppression_core)
+            else:
+                annulus = self.section.suppression_annulus_px
+                bare = with_resampled_annulus(injected, annulus, self.seed, rows["row"].to_numpy())
+            logits["logit_arc_suppressed"] = self._logits(self._normalised(bare))
+            inside = arc_power_inside(injected, control, self.section.mask_radii_px)
+            names = [f"arc_power_{mask_name(limit)}" for limit in self.section.mask_radii_px]
+            more = dict(zip(names, inside.T, strict=True))
+        if kind == "control":
+            seeing = rows["psfsize_arcsec"].to_numpy().astype(np.float64)
+            ring = with_ring_like_arc(control, injected, theta_e, (lens[0], lens[1]), seeing, self.band)
+            logits["logit_ring"] = self._logits(self._normalised(ring))
+            logits["logit_fixed_ring"] = self._logits(self._normalised(with_fixed_ring(control)))
+        described: dict[str, Any] = {name: rows[name].to_numpy() for name in ("row", *_COLUMNS[:5])}
+        described |= {name: rows[name].to_numpy()[:, self.band] for name in _BAND_COLUMNS}
+        label = np.full(len(stamps), int(kind == "injected"), dtype=np.uint8)
+        frame = pd.DataFrame({"kind": [kind] * len(stamps), "label": label, **described, **logits, **more})
+        return frame, self.embed(plain) if len(stamps) and kind != "control_row" else []
+
+    def embed(self, normalised: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Embeddings of normalised stamps per layer."""
+        return predict_embeddings(self.model, normalised, self.device)
+
+    def embed_anchors(
+        self, stamps: NDArray[np.float32], seeing: NDArray[np.float64]
+    ) -> tuple[pd.DataFrame, list[NDArray[np.float32]]]:
+        """EMBEDDED_COLUMNS and embeddings of real lenses.
+
+        Args:
+            stamps: (anchor, band, y, x), at least one. [nmgy]
+            seeing: (anchor,) in the band of the SNR. [arcsec]
+        """
+        # Hosts of the cube have hashes of 63 bits; the anchors' numbers are negative.
+        numbers = -1 - np.arange(len(stamps), dtype=np.int64)
+        return self._described("anchor", stamps, numbers, seeing), self.embed(self._normalised(stamps))
+
+    def describe(self, frame: pd.DataFrame, kind: str, stamps: NDArray[np.float32]) -> pd.DataFrame:
+        """EMBEDDED_COLUMNS of stamps that `probe` scored."""
+        return self._described(kind, stamps, frame["host_id"].to_numpy(), frame["psfsize_arcsec"].to_numpy())
+
+    def _described(
+        self, kind: str, stamps: NDArray[np.float32], host_id: NDArray[np.int64], seeing: NDArray[Any]
+    ) -> pd.DataFrame:
+        values = (
+            [kind] * len(stamps),
+            host_id,
+            seeing.astype(np.float64),
+            sky_sigma(stamps[:, self.band]).astype(np.float64),
+            aperture_flux_nmgy(stamps[:, self.band]),
+        )
+        return pd.DataFrame(dict(zip(EMBEDDED_COLUMNS, values, strict=True)))
+
+    def _normalised(self, stamps: NDArray[np.float32]) -> NDArray[np.float32]:
+        blocks = [
+            normalise(torch.from_numpy(np.ascontiguousarray(stamps[start : start + _BATCH])), self.preprocess).numpy()
+            for start in range(0, len(stamps), _BATCH)
+        ]
+        return np.concatenate(blocks) if blocks else stamps.copy()
+
+    def _logits(self, normalised: NDArray[np.float32]) -> NDArray[np.float32]:
+        logit = predict_logits(self.model, normalised, self.device)
+        if not np.isfinite(logit).all():
+            raise VerificationError(f"{np.count_nonzero(~np.isfinite(logit))} of {logit.size} logits are not finite")
+        return logit
+
+
+def run_probes(config: RunConfig, cube_location: Location, cutouts_location: Location, checkpoint: Location) -> None:
+    """Probe a checkpoint on the test split of a cube; does nothing if that was done already.
+
+    Raises:
+        ContractError: cubes, checkpoint or anchors are missing or do not belong together.
+        VerificationError: a score is not finite, or the checkpoint does not reproduce its scores.
+        StorageError: a read or write failed.
+    """
+    cube, cutouts = open_cube(cube_location), open_cube(cutouts_location)
+    identity = probe_identity(config, cube, checkpoint)
+    folder = probe_folder(checkpoint, identity)
+    if evaluation_identity(folder) == identity:
+        logger.info("already probed", extra={"fields": {"out": folder.url}})
+        return
+    device = configure_torch(config.training.threads)
+    prober = load_prober(config, cube, checkpoint, device)
+    frames: list[pd.DataFrame] = []
+    described: list[pd.DataFrame] = []
+    embedded: list[list[NDArray[np.float32]]] = []
+    for shard, rows in chosen_rows(cube, config.gates.network.max_pairs):
+        for kind, pixels, invvar in read_kinds(cube, cutouts, shard, rows):
+            frame, layers = prober.probe(kind, pixels, invvar)
+            frames.append(frame)
+            if layers:
+                stamps = pixels["injected" if kind == "injected" else "control"].to_numpy()
+                described.append(prober.describe(frame, kind, stamps))
+                embedded.append(layers)
+    counts: dict[str, int] = {}
+    if config.gates.network.anchors is not None:
+        bands = tuple(map(str, cube.attrs["bands"]))
+        where = (config.run.region, config.run.endpoint_url)
+        size = config.survey.stamp_size_px
+        anchors = read_lens_stamps(config.gates.network.anchors, bands, config.sampling.band, size, *where)
+        counts = anchors.counts()
+        if len(anchors.stamps):
+            columns, layers = prober.embed_anchors(anchors.stamps, anchors.psfsize_arcsec)
+            described.append(columns)
+            embedded.append(layers)
+    if not frames or not described:
+        raise VerificationError(f"{cube_location.url}: split {PROBED_SPLIT} has no pair to probe")
+    examples = pd.concat(frames, ignore_index=True)
+    layers = [np.concatenate(parts) for parts in zip(*embedded, strict=True)]
+    write_probes(folder, identity, examples, pd.concat(described, ignore_index=True), layers, counts)
+    verify_probes(config, cube, cutouts, checkpoint, folder, device)
+    logger.info("probed", extra={"fields": {"out": folder.url, "stamps": len(examples), "anchors": counts}})
+
+
+def load_prober(config: RunConfig, cube: PublishedCube, checkpoint: Location, device: torch.device) -> Prober:
+    """The network of a checkpoint.
+
+    Raises:
+        ContractError: not a checkpoint, or one for other bands or stamps than the cube's.
+    """
+    loaded = Checkpoint.from_bytes(checkpoint.read_bytes())
+    bands = tuple(map(str, cube.attrs["bands"]))
+    if (loaded.bands, loaded.stamp_size_px) != (bands, config.survey.stamp_size_px):
+        raise ContractError(
+            f"{checkpoint.url} expects stamps of {loaded.stamp_size_px} px in {loaded.bands}, "
+            f"{cube.location.url} has {config.survey.stamp_size_px} px in {bands}"
+        )
+    band = bands.index(config.sampling.band)
+    return Prober(loaded.network(device), device, loaded.preprocess, config.gates.network, band, config.run.seed)
+
+
+def chosen_rows(cube: PublishedCube, max_pairs: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Shards with the rows of the test split to probe, spread evenly over the cube, at most `max_pairs` of a role.
+
+    Yields:
+        shard and rows of the cube in it, ascending.
+    """
+    columns = cube.columns(["role", "split"])
+    role = columns["role"].to_numpy()
+    inside = columns["split"].to_numpy() == SPLITS.index(PROBED_SPLIT)
+    pairs = np.flatnonzero(inside & (role == ROLES.index("pair")))
+    controls = np.flatnonzero(inside & (role == ROLES.index("control")))
+    shards, counts = np.unique(pairs // cube.shard_samples, return_counts=True)
+    if pairs.size > max_pairs:
+        needed = min(int(np.ceil(max_pairs / counts.mean())), shards.size)
+        shards = shards[np.unique(np.linspace(0, shards.size - 1, needed).astype(np.int64))]
+    kept = [rows[np.isin(rows // cube.shard_samples, shards)][:max_pairs] for rows in (pairs, controls)]
+    rows = np.sort(np.concatenate(kept))
+    for shard in np.unique(rows // cube.shard_samples).tolist():
+        yield shard, rows[rows // cube.shard_samples == shard]
+
+
+def read_kinds(
+    cube: PublishedCube, cutouts: PublishedCube, shard: int, rows: NDArray[np.int64]
+) -> Iterator[tuple[str, xr.Dataset, NDArray[np.float32]]]:
+    """Stamps of some rows of a shard by kind, with their inverse variance.
+
+    Raises:
+        ContractError: the cutouts are not those that the training cube was made from.
+    """
+    local = rows - cube.shard_range(shard)[0]
+    pixels = cube.read_shard(shard, ["injected", "control", "role", *_COLUMNS, *_BAND_COLUMNS]).isel(sample=local)
+    hosts = cutouts.read_shard(shard, ["invvar", "task_id"]).isel(sample=local)
+    if pixels["task_id"].to_numpy().tolist() != hosts["task_id"].to_numpy().tolist():
+        raise ContractError(f"{cutouts.location.url} is not the cutouts cube of {cube.location.url}: task_id differ")
+    pixels["row"] = ("sample", rows)
+    invvar = hosts["invvar"].to_numpy()
+    for role, kinds in (("pair", ("injected", "control")), ("control", ("control_row",))):
+        chosen = np.flatnonzero(pixels["role"].to_numpy() == ROLES.index(role))
+        for kind in kinds:
+            if chosen.size:
+                yield kind, pixels.isel(sample=chosen), invvar[chosen]
+
+
+def verify_probes(
+    config: RunConfig,
+    cube: PublishedCube,
+    cutouts: PublishedCube,
+    checkpoint: Location,
+    folder: Location,
+    device: torch.device,
+) -> None:
+    """Read probes and checkpoint back and prove that every probe of 8 rows is reproduced within 1e-4.
+
+    Raises:
+        VerificationError: the probes cannot be read, or a score is another one.
+    """
+    stored = read_probes(folder, probe_identity(config, cube, checkpoint))
+    if stored is None:
+        raise VerificationError(f"{folder.url}: the probes have no marker")
+    prober = load_prober(config, cube, checkpoint, device)
+    shard, rows = next(chosen_rows(cube, config.gates.network.max_pairs))
+    for kind, pixels, invvar in read_kinds(cube, cutouts, shard, rows[:REPRODUCED_SCORES]):
+        again, _ = prober.probe(kind, pixels, invvar)
+        same = (stored["kind"].to_numpy() == kind) & np.isin(stored["row"].to_numpy(), again["row"].to_numpy())
+        for name in (str(column) for column in again.columns if str(column).startswith("logit")):
+            if not np.allclose(again[name], stored[name].to_numpy()[same], rtol=LOGIT_TOLERANCE, atol=LOGIT_TOLERANCE):
+                raise VerificationError(f"{checkpoint.url} does not reproduce {name} of {kind} stamps in {folder.url}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn a PipelineError into its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.training.probes",
+        description="Score a trained network on changed stamps of the test split.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, what in (
+        ("config", "run configuration, a YAML file"),
+        ("cube", "folder of the published training cube"),
+        ("cutouts", "folder of the published cutouts cube"),
+        ("checkpoint", "checkpoint.pt"),
+    ):
+        parser.add_argument(f"--{name}", required=True, help=what)
+    options = parser.parse_args(arguments)
+    configure_logging()
+    # cuBLAS is deterministic only with a fixed workspace, read when the GPU is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        config = load_config(options.config)
+        where = (config.run.region, config.run.endpoint_url)
+        run_probes(config, *(Location(url, *where) for url in (options.cube, options.cutouts, options.checkpoint)))
+    except PipelineError as error:
+        failure = error
+    else:
+        return 0
+    logger.error("failed", extra={"fields": {"error": type(failure).__name__, "reason": str(failure)}})
+    return failure.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Stored probes: a folder per identity, arrays that come back as they were, anchors that tell themselves apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import TRAINING
+from pipeline.contracts.errors import ContractError, VerificationError
+from pipeline.storage.cube import CubeShape, PublishedCube, create_cube, cube_attributes, open_cube, publish_cube
+from pipeline.storage.locations import Location
+from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, read_probes, write_probes
+
+IDENTITY = {"checkpoint_sha256": "c", "plan_sha256": "p", "seed": 1}
+
+
+def config(folder: Path, **network: object) -> RunConfig:
+    """A configuration with settings of the gates on networks."""
+    return RunConfig.model_validate(
+        {
+            "run": {"name": "probed", "root": str(folder), "region": None, "seed": 7},
+            "survey": {"bands": ["g", "r", "z"], "stamp_size_px": 16, "bricks": "bricks", "layout": "cache"},
+            "manifest": {"kind": "emr", "url": "rows.parquet"},
+            "injection": {"mode": "frozen", "extinction": True},
+            "sampling": {"method": "none", "metric": "arc_snr"},
+            "gates": {"network": network},
+            "training": {"epochs": 1, "preprocess": {"annulus_px": (4, 8)}},
+            "shards": {"samples": 16},
+            "cluster": {"kind": "local"},
+        }
+    )
+
+
+def empty_cube(folder: Path, **attributes: object) -> PublishedCube:
+    """A published cube without shards."""
+    shape = CubeShape({"sample": 16, "band": 3, "y": 16, "x": 16}, 16, 16)
+    location = Location(str(folder))
+    create_cube(location, TRAINING, shape)
+    publish_cube(location, cube_attributes(TRAINING, shape, {"bands": ["g", "r", "z"], **attributes}))
+    return open_cube(location)
+
+
+def write(folder: Location, identity: dict[str, object]) -> tuple[pd.DataFrame, list[np.ndarray]]:
+    """Probes of three stamps with two layers."""
+    rng = np.random.default_rng(0)
+    examples = pd.DataFrame({"kind": ["injected", "control", "control_row"], "logit": [1.0, np.nan, -2.0]})
+    embedded = pd.DataFrame({name: ["anchor"] * 3 if name == "kind" else np.arange(3.0) for name in EMBEDDED_COLUMNS})
+    layers = [rng.normal(size=(3, width)).astype(np.float32) for width in (4, 12)]
+    write_probes(folder, identity, examples, embedded, layers, {"used": 3})
+    return examples, layers
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """Scores, embeddings in the order of their features, and counts come back; NaN stays NaN."""
+    folder = probe_folder(Location(str(tmp_path)).join("checkpoint.pt"), IDENTITY)
+    assert read_probes(folder, IDENTITY) is None
+    examples, layers = write(folder, IDENTITY)
+    stored = read_probes(folder, IDENTITY)
+    assert stored is not None
+    np.testing.assert_array_equal(stored["logit"], examples["logit"])
+    for number, values in enumerate(layers):
+        np.testing.assert_array_equal(stored[f"layer_{number}"], values)
+    assert stored["embedded_kind"].to_numpy().tolist() == ["anchor"] * 3
+    assert stored.attrs == {"anchors": {"used": 3}}
+    with pytest.raises(VerificationError, match="holds probes of"):
+        read_probes(folder, {**IDENTITY, "seed": 2})
+
+
+def test_folder_lies_beside_the_checkpoint_and_depends_on_the_identity() -> None:
+    """Another seed has another folder; the order of the keys is no part of it."""
+    checkpoint = Location("s3://bucket/run/training/checkpoint.pt", "eu-west-1")
+    folder = probe_folder(checkpoint, IDENTITY)
+    assert folder.url.startswith("s3://bucket/run/training/probes/")
+    assert folder.region == "eu-west-1"
+    assert probe_folder(checkpoint, dict(reversed(IDENTITY.items()))) == folder
+    assert probe_folder(checkpoint, {**IDENTITY, "seed": 2}) != folder
+
+
+def test_identity_follows_weights_plan_settings_and_anchors(tmp_path: Path) -> None:
+    """Everything that decides a score changes the identity; a bound does not; what is missing is an error."""
+    cube, checkpoint = empty_cube(tmp_path / "cube", plan_sha256="p"), Location(str(tmp_path / "checkpoint.pt"))
+    with pytest.raises(ContractError, match="no checkpoint is there"):
+        probe_identity(config(tmp_path), cube, checkpoint)
+    checkpoint.write_bytes(b"weights")
+    plain = probe_identity(config(tmp_path), cube, checkpoint)
+    assert probe_identity(config(tmp_path, ring_called_max=0.1), cube, checkpoint) == plain
+    assert probe_identity(config(tmp_path, max_pairs=50), cube, checkpoint) != plain
+    with pytest.raises(ContractError, match="plan_sha256"):
+        probe_identity(config(tmp_path), empty_cube(tmp_path / "bare"), checkpoint)
+    checkpoint.write_bytes(b"others")
+    assert probe_identity(config(tmp_path), cube, checkpoint)["checkpoint_sha256"] != plain["checkpoint_sha256"]
+
+
+def test_anchors_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    """A file more in a folder, another cube and another table are other anchors; none there is an error."""
+    cube, checkpoint = empty_cube(tmp_path / "cube", plan_sha256="p"), Location(str(tmp_path / "checkpoint.pt"))
+    checkpoint.write_bytes(b"weights")
+
+    def digest(url: Path, table: Path | None = None) -> str:
+        anchors = {"url": str(url), "table": None if table is None else str(table)}
+        return str(probe_identity(config(tmp_path, anchors=anchors), cube, checkpoint)["anchors_sha256"])
+
+    folder = tmp_path / "lenses"
+    with pytest.raises(ContractError, match="does not exist"):
+        digest(folder)
+    folder.mkdir()
+    (folder / "a.npz").write_bytes(b"1")
+    first = digest(folder)
+    (folder / "b.npz").write_bytes(b"2")
+    assert digest(folder) != first
+    table = tmp_path / "tier_a.csv"
+    table.write_text("cube_row\n1\n")
+    of_cube = digest(tmp_path / "cube", table)
+    table.write_text("cube_row\n2\n")
+    assert len({of_cube, digest(tmp_path / "cube", table), digest(tmp_path / "cube")}) == 3
