@@ -218,6 +218,10 @@ class InjectionSection(Section):
     arc_noise: ArcNoiseSection | None = Field(None, description="null adds none")
     core_suppression: CoreSuppression | None = Field(None, description="null leaves arcs as physics makes them")
     priors: Priors | None = None
+    emr_compat: bool = Field(
+        False,
+        description="frozen only: make the stamps of rows that quality keeps out too, as EMR did; they stay unused",
+    )
 
     @model_validator(mode="after")
     def _mode_has_its_sections(self) -> InjectionSection:
@@ -226,4 +230,6 @@ class InjectionSection(Section):
                 raise ValueError("injection.mode: frozen takes lens, source and colours from the rows")
         elif self.priors is None:
             raise ValueError("injection.mode: sample needs injection.priors")
+        if self.emr_compat and (self.mode != "frozen" or self.extinction or self.arc_noise is not None):
+            raise ValueError("injection.emr_compat needs mode: frozen, extinction: false and no arc_noise")
         return self

@@ -12,6 +12,7 @@ from pipeline.contracts.errors import ContractError
 from pipeline.kernels.psf import psf_fwhm_arcsec
 from pipeline.kernels.random import task_keys
 from pipeline.stages.cutouts import reason_code
+from pipeline.stages.emr_cutouts import emr_psfsize, has_emr_stamp
 from pipeline.stages.emr_splits import relabelled_splits
 from pipeline.stages.injection import Accepted, Exposure, Injector, expose
 from pipeline.stages.samplers import Refused
@@ -40,8 +41,9 @@ def make_pairs(
 ) -> xr.Dataset:
     """Fill one shard of the training cube.
 
-    A row that cannot be used keeps NaN pixels, role "unused" and its reason. A control row keeps its
-    host pixels in both stamps. Nothing depends on other rows, other shards or the order of work.
+    A row that cannot be used keeps NaN pixels, role "unused" and its reason; with `injection.emr_compat` it keeps
+    role and reason, but has the stamps that the EMR system made of it. A control row keeps its host pixels in both
+    stamps. Nothing depends on other rows, other shards or the order of work.
 
     Args:
         cutouts: the cutouts cube's variables of the shard's rows.
@@ -72,8 +74,13 @@ def make_pairs(
     if psf.profile != "measured":
         out["psf_fwhm_arcsec"][:] = psf_fwhm_arcsec(cutouts["psfsize_arcsec"].to_numpy(), psf.profile, psf.moffat_beta)
     invvar = cutouts["invvar"].to_numpy()
+    wanted = usable.astype(np.bool_)
+    if config.injection.emr_compat:
+        wanted |= has_emr_stamp(cutouts)
+        seeing = emr_psfsize(cutouts["psfsize_arcsec"].to_numpy(), rows["psfsize_manifest_arcsec"].to_numpy())
+        cutouts = cutouts.assign(psfsize_arcsec=(("sample", "band"), seeing))
     for index in range(len(usable)):
-        if not usable[index]:
+        if not wanted[index]:
             out["reject_reason"][index] = cutouts["reject_reason"].to_numpy()[index]
             continue
         if is_control[index]:
@@ -92,6 +99,9 @@ def make_pairs(
         _keep_pair(out, index, image[index], accepted, expose(injector, host, accepted, invvar[index]))
         if injector.sky_nmgy is not None:
             out["sky_nmgy"][index] = injector.sky_nmgy
+    kept_out = usable == 0
+    out["role"][kept_out] = UNUSED
+    out["reject_reason"][kept_out] = cutouts["reject_reason"].to_numpy()[kept_out]
     return xr.Dataset({variable.name: (variable.dims, out[variable.name]) for variable in TRAINING.variables})
 
 

@@ -61,8 +61,8 @@ class EmrLayout:
         """
         if _OLD_VARIANT.match(self.variant) or self.variant in _OLD_VARIANTS:
             raise ConfigError(
-                f"variant {self.variant!r} belongs to the EMR system (v3 to v5 and cosmos_corrected are never written); "
-                f"choose another name, such as {DEFAULT_VARIANT_PREFIX}{self.variant}"
+                f"variant {self.variant!r} belongs to the EMR system; v3 to v5 and cosmos_corrected are never written. "
+                f"Choose another name, such as {DEFAULT_VARIANT_PREFIX}{self.variant}"
             )
         return self
 

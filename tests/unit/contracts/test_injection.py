@@ -262,3 +262,12 @@ def test_bad_core_suppressions_are_refused(section: dict[str, float], reason: st
     """Each error names the key; a core as large as the ring is none."""
     with pytest.raises(ValidationError, match=reason):
         InjectionSection.model_validate({**SAMPLED, "core_suppression": section})
+
+
+def test_emr_compat_is_for_frozen_rows_as_emr_rendered_them() -> None:
+    """Off unless asked for; refused with draws of our own, with extinction or with shot noise."""
+    assert InjectionSection(**FROZEN).emr_compat is False
+    assert InjectionSection(**FROZEN, emr_compat=True).emr_compat is True
+    for changed in ({"mode": "sample", "priors": None}, {"extinction": True}, {"arc_noise": {}}):
+        with pytest.raises(ValidationError, match=r"emr_compat needs|needs injection\.priors"):
+            InjectionSection(**{**FROZEN, "emr_compat": True, **changed})

@@ -447,3 +447,43 @@ def test_rows_of_another_shard_are_refused(cutouts: xr.Dataset, rows: xr.Dataset
     shifted = rows.isel(sample=np.roll(np.arange(N_ROWS), 1))
     with pytest.raises(ContractError, match="task_id"):
         make_pairs(cutouts, shifted, 0, config, plain(config))
+
+
+def test_emr_compat_makes_the_stamps_of_rows_that_are_kept_out(
+    make_cutouts: MakeCutouts, make_rows: MakeRows, make_config: MakeConfig
+) -> None:
+    """The same cube but for the stamps of unused rows that the EMR system made; role and reason stay."""
+    image = make_cutouts(6, size=SIZE)["image"].to_numpy().copy()
+    image[1, :, 3, 4] = np.nan
+    image[2] = 0.0
+    psfsize = np.tile(np.array([1.4, 1.2, 1.1], np.float32), (6, 1))
+    psfsize[5] = 0.0
+    reason = np.zeros(6, np.uint8)
+    reason[3] = REJECT_REASONS.index("brick_missing")
+    is_control = np.array([0, 1, 0, 0, 0, 0], np.uint8)
+    in_bounds = np.array([1, 1, 0, 1, 0, 1], np.uint8)
+    cutouts = make_cutouts(
+        6,
+        size=SIZE,
+        image=image,
+        psfsize_arcsec=psfsize,
+        reject_reason=reason,
+        is_control=is_control,
+        in_bounds=in_bounds,
+    )
+    rows = make_rows(cutouts, psfsize_manifest_arcsec=np.tile(np.array([1.4, 1.2, 1.1], np.float32), (6, 1)))
+    plainly, compat = (
+        make_config(*CHEAP, *FROZEN, "injection.extinction=false", *more)
+        for more in ((), ("injection.emr_compat=true",))
+    )
+    without, made = (make_pairs(cutouts, rows, 0, config, plain(config)) for config in (plainly, compat))
+    for name in ("role", "reject_reason", "psfsize_arcsec"):
+        assert made[name].to_numpy().tolist() == without[name].to_numpy().tolist()
+    assert names_of(made, "role", ROLES) == ["pair", "unused", "unused", "unused", "unused", "unused"]
+    filled = ~np.isnan(made["injected"].to_numpy()).all(axis=(1, 2, 3))
+    assert filled.tolist() == [True, True, False, False, True, True]
+    assert np.isnan(without["injected"].to_numpy()[1:]).all()
+    np.testing.assert_array_equal(made["injected"].to_numpy()[1], image[1])
+    arc = (made["injected"] - made["control"]).to_numpy()
+    assert arc[4].max() > 0
+    assert np.isfinite(made["arc_snr"].to_numpy()[[0, 4, 5]]).all()
