@@ -6,6 +6,8 @@ environment (AWS_ACCESS_KEY_ID or the pod's role), never from configuration.
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +84,22 @@ class Location:
                 _replace_file(Path(self.path), data)
             else:
                 self.filesystem.pipe_file(self.path, data)
+
+    def upload(self, local: Path) -> None:
+        """Replace the file by a local one of any size; a reader sees the old or the new content, never a part."""
+        with storage_errors(f"write {self.url}"):
+            if self.scheme == "file":
+                _replace_file_by(Path(self.path), local)
+            else:
+                self.filesystem.put_file(str(local), self.path)
+
+    def sha256(self) -> str:
+        """Digest of the file, read block by block."""
+        with storage_errors(f"read {self.url}"), self.filesystem.open(self.path, "rb") as stream:
+            digest = hashlib.sha256()
+            while block := stream.read(_DIGEST_BLOCK_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
 
     def remove(self) -> None:
         """Delete the file; nothing happens if it is not there."""
@@ -260,6 +278,16 @@ def _normalise(url: str) -> str:
     if not rest or rest.startswith("/"):
         raise ConfigError(f"{url}: names no {'bucket' if scheme == 's3' else 'host'}")
     return f"{scheme}://{rest}"
+
+
+def _replace_file_by(path: Path, local: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL_SUFFIX}")
+    try:
+        shutil.copyfile(local, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _replace_file(path: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import threading
 from collections.abc import Iterator
@@ -201,3 +202,17 @@ def test_trainer_and_training_cube_do_not_share_a_folder() -> None:
     """The cube named training and the trainer's output must not overwrite each other's marker."""
     layout = RunLayout(Location("/runs/x"))
     assert layout.training != layout.cube("training")
+
+
+def test_files_of_any_size_are_put_whole_and_hashed_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload replaces the file and leaves no part of one; the digest is that of the content."""
+    monkeypatch.setattr("pipeline.storage.locations._DIGEST_BLOCK_BYTES", 3)
+    local, place = tmp_path / "local", Location(str(tmp_path / "far" / "x.bin"))
+    for content in (b"first", b"second, longer"):
+        local.write_bytes(content)
+        place.upload(local)
+        assert place.read_bytes() == content
+        assert place.sha256() == hashlib.sha256(content).hexdigest()
+    assert place.join("..").names() == ["x.bin"]
+    with pytest.raises(StorageError, match="cannot write"):
+        place.upload(tmp_path / "absent")
