@@ -16,7 +16,7 @@ import yaml
 from pipeline.commands.anchors import app as anchors_app
 from pipeline.commands.bank import app as bank_app
 from pipeline.commands.cache import cache_command
-from pipeline.commands.emr import compact_command, completeness_command, export_command
+from pipeline.commands.emr import compact_command, completeness_command, export_command, import_command
 from pipeline.commands.gates import gates_command
 from pipeline.commands.manifest import app as manifest_app
 from pipeline.commands.migrate_config import migrate_config_command
@@ -61,6 +61,7 @@ app.command("plan")(plan_command)
 app.command("render")(render_command)
 app.command("gates")(gates_command)
 app.command("export")(export_command)
+app.command("import")(import_command)
 app.command("completeness")(completeness_command)
 app.command("compact")(compact_command)
 

@@ -1,4 +1,4 @@
-"""`dhs export`, `dhs completeness`, `dhs compact`: the tables of the EMR system, from runs and from each other."""
+"""`dhs export`, `import`, `completeness`, `compact`: the tables of the EMR system, from runs and to runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from pipeline.driver.emr_compact import RELABELS, compact_stamps
 from pipeline.driver.emr_export import export_run, plan_export
+from pipeline.driver.emr_import import import_stamps
 from pipeline.driver.emr_recovery import write_completeness
 from pipeline.driver.emr_shards import TABLES
 from pipeline.driver.inspection import as_json, layout_of
@@ -89,3 +90,24 @@ def compact_command(
     layout = EmrLayout(Location(output, region, endpoint_url), variant)
     name = experiment_id or stamps.url.rsplit("/", 1)[-1]
     typer.echo(as_json(compact_stamps(stamps, layout, name, partitions, relabel)))
+
+
+def import_command(
+    tables: Annotated[list[str], typer.Argument(metavar="PARQUET...", help="stamp tables: files or folders, any age")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="RUN", help="folder of the run that is made")],
+    seed: Annotated[int, typer.Option(min=0, help="decides the sky split")] = 1,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override, such as manifest.split_from=table")
+    ] = None,
+    region: Region = None,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Turn finished stamps into the training cube of a run; run it again to resume.
+
+    Reads the tables; of two rows with one task_id the first counts, so name tables with controls first. Writes
+    RUN/cubes/training, its record and RUN/config.yaml, with which `dhs run` goes on to gates, training and report.
+    """
+    layout, counts = import_stamps(tables, output, seed, region, endpoint_url, overrides or [])
+    typer.echo(as_json(counts))
+    typer.echo(f"cube   {layout.cube('training').url}")
+    typer.echo(f"config {layout.config.url}")

@@ -68,10 +68,20 @@ class QualitySection(Section):
 
 
 class ManifestSection(Section):
-    """Where the rows come from: an EMR phase-4a manifest, or a parent catalogue with priors."""
+    """Where the rows come from: an EMR phase-4a manifest, a parent catalogue with priors, or finished stamps."""
 
-    kind: Literal["emr", "parent"]
+    kind: Literal["emr", "parent", "stamps"]
     url: str = Field(description="parquet file, folder of part files, or (parent only) a CSV file")
+    also: tuple[str, ...] = Field((), description="further tables of the same kind, read after `url`")
+    split_from: Literal["sky", "table"] = Field(
+        "sky", description="stamps only; table: by region_split, where copies of one host may be on both sides"
+    )
+
+    @model_validator(mode="after")
+    def _split_is_of_stamps(self) -> ManifestSection:
+        if self.split_from == "table" and self.kind != "stamps":
+            raise ValueError("manifest.split_from: table needs manifest.kind: stamps")
+        return self
 
 
 class SplitSection(Section):
@@ -146,8 +156,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> RunConfig:
-        if self.injection.mode == "frozen" and (self.manifest.kind != "emr" or self.sampling.method != "none"):
+        if self.injection.mode == "frozen" and (self.manifest.kind == "parent" or self.sampling.method != "none"):
             raise ValueError("injection.mode: frozen needs manifest.kind: emr and sampling.method: none")
+        if self.manifest.kind == "stamps" and self.injection.mode != "frozen":
+            raise ValueError("manifest.kind: stamps needs injection.mode: frozen; nothing is drawn for them")
         if self.sampling.band not in self.survey.bands:
             raise ValueError(f"sampling.band {self.sampling.band!r} is not in survey.bands {self.survey.bands}")
         if self.anchors is not None and self.anchors.band not in self.survey.bands:
@@ -165,6 +177,7 @@ class RunConfig(Section):
             raise ValueError("sampling.metric arc_snr_annulus needs sampling.band: r, the only band with a depth")
         source, psf = self.injection.source, self.injection.psf
         urls = (self.run.root, self.survey.bricks, self.manifest.url, self.run.cutouts_from or "", psf.stamps or "")
+        urls += self.manifest.also
         banks = (source.url if source.kind == "bank" else "", self.anchors.url if self.anchors is not None else "")
         remote = [url for url in urls + banks if url.startswith(S3_SCHEMES)]
         if remote and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.run.region or ""):

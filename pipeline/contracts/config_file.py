@@ -66,6 +66,13 @@ def load_config_as(model: type[Config], path: str | Path, overrides: Sequence[st
     return _validate(model, inline_tables(content, Path(path).parent), where=str(path))
 
 
+def build_config(content: dict[str, Any], overrides: Sequence[str], where: str) -> RunConfig:
+    """Apply `section.key=value` overrides to a mapping, which they change, and validate it; errors as `load_config`."""
+    for override in overrides:
+        _apply_override(content, override)
+    return parse_config(content, where)
+
+
 def parse_config(content: dict[str, Any], where: str) -> RunConfig:
     """Validate a mapping; `where` names its source in errors."""
     return _validate(RunConfig, content, where)

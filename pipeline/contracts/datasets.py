@@ -23,10 +23,18 @@ REJECT_REASONS = (
     "arc_masked",
     "mask_unreadable",
     "psf_unreadable",
+    "row_incomplete",
+    "duplicate_row",
+    "stamp_unreadable",
+    "band_missing",
+    "stamp_shape",
+    "implausible_pixels",
 )
 SPLITS = ("train", "val", "test", "guard")
 TRAINED_SPLITS = SPLITS[:3]
-ROLES = ("unused", "pair", "control")
+ROLES = ("unused", "pair", "control", "injected")
+# Roles whose stamp `injected` is an example of an arc; only of a pair is the control known.
+INJECTED_ROLES = ("pair", "injected")
 
 _SAMPLE = ("sample",)
 _BAND = ("sample", "band")
@@ -90,7 +98,13 @@ TRAINING = CubeSchema(
         Variable("control", _STAMP, "float32", "nmgy", "The same host pixels without arc"),
         *HOST_COLUMNS,
         _column("pair_id", "int64", "1", "Number shared by the injected and control stamp of one row"),
-        _column("role", "uint8", "1", "What the row offers the trainer: nothing, a pair, a control only", ROLES),
+        _column(
+            "role",
+            "uint8",
+            "1",
+            "What the row offers: nothing, a pair, a control, an imported arc without control",
+            ROLES,
+        ),
         _column("reject_reason", "uint8", "1", "Why role is unused", REJECT_REASONS),
         _column("split", "uint8", "1", "Sky split; guard rows are never trained or tested on", SPLITS),
         _column("split_healpix", "int64", "1", "HEALPix pixel (NESTED) that decided the split"),

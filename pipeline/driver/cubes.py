@@ -19,6 +19,7 @@ from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.contracts.schema import CubeSchema
 from pipeline.driver.cluster import Cluster, cluster_errors
+from pipeline.driver.imported_shards import duplicate_rows, import_shard
 from pipeline.driver.pilot import make_pilot
 from pipeline.driver.plan import Plan
 from pipeline.driver.provenance import code_version, environment
@@ -70,12 +71,16 @@ def build_cutouts(context: RunContext) -> None:
 
 
 def build_training(context: RunContext) -> None:
-    """Inject arcs and publish the training cube; needs the published cutouts cube.
+    """Inject arcs into the published cutouts cube, or import finished stamps, and publish the training cube.
 
     Raises:
         ContractError: the SNR target cannot be reached from the priors.
         VerificationError: the rejection sampler met acceptance probabilities above 1 too often.
     """
+    if context.config.manifest.kind == "stamps":
+        duplicates = duplicate_rows(context.plan)
+        build_cube(context, "training", TRAINING, import_shard, duplicates)
+        return
     open_cube(context.layout.cube("cutouts"))
     tasks = shard_tasks(context)
     pilot = make_pilot(context.config, context.layout, context.plan, context.cluster, tasks)

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from pipeline.contracts.errors import VerificationError
 from pipeline.driver.cubes import RunContext
-from pipeline.driver.plan import manifest_location
 from pipeline.stages.evaluation_suite import Evaluation, evaluate_run, evaluate_tiers
 from pipeline.storage.cube import open_cube
 from pipeline.storage.evaluation_tables import (
@@ -24,7 +23,7 @@ from pipeline.storage.evaluation_tables import (
     write_evaluation,
 )
 from pipeline.storage.locations import Location
-from pipeline.storage.tables import find_parts, pieces_of, read_pieces
+from pipeline.storage.tables import pieces_of, read_pieces
 
 logger = logging.getLogger("pipeline.driver")
 
@@ -128,7 +127,7 @@ def _manifest_keys(context: RunContext) -> pd.DataFrame | None:
     if context.config.manifest.kind != "emr":
         return None
     n_rows = context.plan.shape.sizes["sample"]
-    pieces = pieces_of(find_parts(manifest_location(context.config), n_rows), 0, n_rows)
+    pieces = pieces_of(context.plan.parts, 0, n_rows)
     frame = read_pieces(pieces, {"task_id": "string"}, _MANIFEST_KEYS)
     if len(frame) != n_rows:
         raise VerificationError(f"expected {n_rows} manifest rows, got {len(frame)}")

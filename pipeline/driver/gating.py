@@ -147,11 +147,13 @@ def read_reinjection(
 ) -> Reinjection | None:
     """At most `gates.null_rows` pairs of the shard that holds the cube's middle pair; None without pairs.
 
+    None too for imported stamps, which cannot be injected again.
+
     Raises:
         VerificationError: the manifest of a frozen run is no longer the planned one.
     """
     pairs = np.flatnonzero(role == PAIR)
-    if not pairs.size:
+    if not pairs.size or config.manifest.kind == "stamps":
         return None
     shard = int(pairs[pairs.size // 2]) // cube.shard_samples
     first, stop = cube.shard_range(shard)

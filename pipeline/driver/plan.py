@@ -82,7 +82,11 @@ def make_plan(config: RunConfig, limit_shards: int | None = None) -> Plan:
     """
     shards = config.shards
     rows_needed = None if limit_shards is None else limit_shards * shards.samples
-    parts = find_parts(manifest_location(config), rows_needed)
+    parts: list[TablePart] = []
+    for table in manifest_locations(config):
+        missing = None if rows_needed is None else rows_needed - sum(part.n_rows for part in parts)
+        if missing is None or missing > 0:
+            parts += find_parts(table, missing)
     n_rows = sum(part.n_rows for part in parts)
     if rows_needed is not None:
         n_rows = min(n_rows, rows_needed)
@@ -110,9 +114,10 @@ def _sha256(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def manifest_location(config: RunConfig) -> Location:
-    """Where the manifest lies, reached with the run's region and endpoint."""
-    return Location(config.manifest.url, config.run.region, config.run.endpoint_url)
+def manifest_locations(config: RunConfig) -> list[Location]:
+    """Where the manifest's tables lie, reached with the run's region and endpoint."""
+    urls = (config.manifest.url, *config.manifest.also)
+    return [Location(url, config.run.region, config.run.endpoint_url) for url in urls]
 
 
 def read_rows(config: RunConfig, pieces: list[TablePiece]) -> xr.Dataset:
@@ -125,6 +130,8 @@ def read_rows(config: RunConfig, pieces: list[TablePiece]) -> xr.Dataset:
 
 
 def _read_rows(config: RunConfig, pieces: list[TablePiece]) -> xr.Dataset:
+    if config.manifest.kind == "stamps":
+        raise ContractError("stamps are imported whole; they have no manifest rows to read")
     if config.manifest.kind == "emr":
         return emr_rows(read_pieces(pieces, EMR_COLUMNS, {}), config.survey.bands, config.survey.stamp_size_px)
     optional = dict(PARENT_OPTIONAL_COLUMNS)

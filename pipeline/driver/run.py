@@ -72,7 +72,7 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
 
 def make_products(context: RunContext, only: str | None = None) -> None:
     """Every stage from the manifest to the gates on the network, or one of them; each finds what is done already."""
-    if only in (None, "cutouts"):
+    if only in (None, "cutouts") and context.config.manifest.kind != "stamps":
         check_manifest(context)
         if only is None and context.plan.limit is None:
             demand_shares(context)

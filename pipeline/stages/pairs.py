@@ -18,7 +18,7 @@ from pipeline.stages.injection import Accepted, Exposure, Injector, expose
 from pipeline.stages.samplers import Refused
 from pipeline.stages.splits import assign_splits
 
-UNUSED, PAIR, CONTROL = range(len(ROLES))
+UNUSED, PAIR, CONTROL, INJECTED = range(len(ROLES))
 _DRAW_COLUMNS = (
     "theta_e_arcsec",
     "lens_q",

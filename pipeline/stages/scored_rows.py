@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.contracts.datasets import REJECT_REASONS, ROLES, SPLITS
+from pipeline.contracts.datasets import INJECTED_ROLES, REJECT_REASONS, ROLES, SPLITS
 from pipeline.contracts.errors import VerificationError
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 
@@ -44,7 +44,8 @@ def scored_examples(columns: xr.Dataset, scores: pd.DataFrame, bands: tuple[str,
     row = _rows_of(columns, scores)
     label = scores["label"].to_numpy().astype(np.int64)
     role = columns["role"].to_numpy()[row]
-    wrong = int(np.count_nonzero((role == ROLES.index("unused")) | ((label == 1) & (role != ROLES.index("pair")))))
+    has_arc = np.isin(role, [ROLES.index(name) for name in INJECTED_ROLES])
+    wrong = int(np.count_nonzero((role == ROLES.index("unused")) | ((label == 1) & ~has_arc)))
     if wrong:
         raise VerificationError(f"{wrong} scores are of stamps that the training cube does not offer")
     frame = _coordinates(columns, bands, band).iloc[row].reset_index(drop=True)
@@ -80,7 +81,7 @@ def injection_rows(
     logit[row] = positive["logit"].to_numpy(dtype=np.float64)
     inside = columns["split"].to_numpy() == SPLITS.index(split)
     chosen = np.flatnonzero(inside & (columns["is_control"].to_numpy() == 0))
-    is_pair = columns["role"].to_numpy()[chosen] == ROLES.index("pair")
+    is_pair = np.isin(columns["role"].to_numpy()[chosen], [ROLES.index(name) for name in INJECTED_ROLES])
     frame = _coordinates(columns, bands, band).iloc[chosen].reset_index(drop=True)
     frame["logit"] = logit[chosen]
     frame["failed"] = ~is_pair

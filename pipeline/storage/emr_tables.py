@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.contracts.emr_columns import PARTITION, STAMP_COLUMN, EmrColumn
 from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.storage.locations import Location, storage_errors
+from pipeline.storage.tables import TablePiece
 
 # Rows of a group: 1,000 stamps of 64 px in three bands are 40 MB.
 ROWS_PER_GROUP = 1000
@@ -142,6 +144,23 @@ def read_batches(
     with open_parquet(location) as file:
         names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
         yield from file.iter_batches(batch_size=rows, columns=names)
+
+
+def read_table_rows(piece: TablePiece, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of a piece with those of some columns that its file has; region_split also from the folder's name."""
+    first, batches = 0, []
+    for batch in read_batches(piece.location, columns):
+        low, high = max(piece.start - first, 0), min(piece.stop - first, batch.num_rows)
+        if low < high:
+            batches.append(batch.slice(low, high - low))
+        first += batch.num_rows
+        if first >= piece.stop:
+            break
+    frame: pd.DataFrame = pa.Table.from_batches(batches).to_pandas(ignore_metadata=True)
+    split = partition_of(piece.location.path)
+    if PARTITION in columns and PARTITION not in frame and split is not None:
+        frame[PARTITION] = split
+    return frame
 
 
 def stamp_schema_of(location: Location) -> pa.Schema:

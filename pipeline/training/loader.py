@@ -1,8 +1,9 @@
 """Examples for the trainer: the used stamps of a published training cube, normalised, in memory.
 
 A row with role `pair` gives two examples, its injected stamp (label 1) and its control (label 0); a row with
-role `control` gives its control. Guard rows are never read into an example. Order inside a split is that of
-the cube, a pair's injected stamp first; shuffling is the epoch permutation's business.
+role `control` gives its control, one with role `injected` its injected stamp. Guard rows are never read into an
+example. Order inside a split is that of the cube, a pair's injected stamp first; shuffling is the epoch
+permutation's business.
 """
 
 from __future__ import annotations
@@ -157,9 +158,10 @@ def _index_split(columns: xr.Dataset, split: str) -> tuple[NDArray[np.int64], ND
     inside = columns["split"].to_numpy() == SPLITS.index(split)
     pairs = np.flatnonzero(inside & (role == ROLES.index("pair")))
     controls = np.flatnonzero(inside & (role == ROLES.index("control")))
-    row = np.concatenate([pairs, pairs, controls])
-    label = np.repeat(np.array([1, 0, 0], dtype=np.uint8), [pairs.size, pairs.size, controls.size])
-    n_positives, n_negatives = pairs.size, pairs.size + controls.size
+    alone = np.flatnonzero(inside & (role == ROLES.index("injected")))
+    row = np.concatenate([pairs, alone, pairs, controls])
+    n_positives, n_negatives = pairs.size + alone.size, pairs.size + controls.size
+    label = np.repeat(np.array([1, 0], dtype=np.uint8), [n_positives, n_negatives])
     if min(n_positives, n_negatives) < MIN_PER_CLASS:
         raise VerificationError(
             f"split {split} has {n_positives} injected and {n_negatives} control examples; "

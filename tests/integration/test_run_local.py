@@ -16,6 +16,8 @@ from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import ContractError, GateError, PlanChangedError, VerificationError
 from pipeline.contracts.schema import CubeSchema
 from pipeline.driver.anchor_cutouts import read_anchor_stamps
+from pipeline.driver.emr_export import export_run, plan_export
+from pipeline.driver.emr_import import import_stamps
 from pipeline.driver.gating import read_stamps
 from pipeline.driver.inspection import inspect_cube, layout_of, run_status, verify_run
 from pipeline.driver.run import run
@@ -23,6 +25,7 @@ from pipeline.driver.training_job import OUTPUTS
 from pipeline.stages.gates.suite import NETWORK_GATE_NAMES
 from pipeline.storage.cube import open_cube
 from pipeline.storage.evaluation_tables import read_evaluation
+from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import read_json, read_record
 
@@ -270,6 +273,27 @@ def test_anchors_are_cut_measured_scored_and_reported_by_tier(finished: tuple[Ru
     page = layout.report.join("index.html").read_bytes().decode()
     assert "Real lenses" in page
     assert "Graded confident" in page
+
+
+def test_exported_run_can_be_imported(finished: tuple[RunConfig, RunLayout], tmp_path: Path) -> None:
+    """Both ways on worker processes: every used stamp comes back bit for bit, and the new run verifies."""
+    _, layout = finished
+    target = EmrLayout(Location(str(tmp_path / "emr")), "v6_small")
+    summary = export_run(plan_export(layout, target, ("stamps", "paired")))
+    assert summary["rows_stamps"] == 128
+    assert export_run(plan_export(layout, target, ("stamps", "paired"))) == summary
+    tables = [target.paired().path, target.stamps("demo").path]
+    imported, _ = import_stamps(tables, str(tmp_path / "old"), 1)
+    assert verify_run(imported)["training"]["rows"] == 128 + summary["rows_paired"]
+    before, after = (open_cube(run.cube("training")) for run in (layout, imported))
+    again = after.read_shard(0, ["task_id", "role", "injected", "control"])
+    row_of = {task: row for row, task in reversed(list(enumerate(again["task_id"].to_numpy().tolist())))}
+    for shard in range(before.n_shards):
+        rows = before.read_shard(shard, ["task_id", "role", "injected", "control"])
+        for row in np.flatnonzero(rows["role"].to_numpy()).tolist():
+            other = row_of[str(rows["task_id"].to_numpy()[row])]
+            for name in ("role", "injected", "control"):
+                np.testing.assert_array_equal(again[name].to_numpy()[other], rows[name].to_numpy()[row])
 
 
 def test_report_shows_the_run(finished: tuple[RunConfig, RunLayout]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.contracts.datasets import SNR_METRICS, SPLITS, TRAINED_SPLITS
+from pipeline.contracts.datasets import INJECTED_ROLES, SNR_METRICS, SPLITS, TRAINED_SPLITS
 from pipeline.stages.gates.result import GateInput, Measurement, has_role
 from pipeline.stages.splits import largest_share_error, share_problem, split_proportions
 
@@ -27,7 +27,7 @@ def audit_bandset(sample: GateInput) -> Measurement:
     psfsize = sample.columns["psfsize_arcsec"].to_numpy()
     lengths = {"psfsize_arcsec": psfsize.shape[1], "injected": sample.stamps["injected"].shape[1]}
     without_seeing = ~(np.isfinite(psfsize) & (psfsize > 0)).all(axis=1)
-    bad = {role: int((without_seeing & has_role(sample.columns, role)).sum()) for role in ("pair", "control")}
+    bad = {role: int((without_seeing & has_role(sample.columns, role)).sum()) for role in (*INJECTED_ROLES, "control")}
     wrong_lengths = {name: length for name, length in lengths.items() if length != len(wanted)}
     n_bad = sum(bad.values())
     problems = []
@@ -60,8 +60,8 @@ def audit_pixels(sample: GateInput) -> Measurement:
         "control_constant_band": 0,
     }
     used = has_role(sample.stamps, "pair", "control")
-    for name in ("injected", "control"):
-        for pixels in _pixel_blocks(sample.stamps, name, used):
+    for name, held in (("injected", used | has_role(sample.stamps, *INJECTED_ROLES)), ("control", used)):
+        for pixels in _pixel_blocks(sample.stamps, name, held):
             lowest, highest = pixels.min(axis=(2, 3)), pixels.max(axis=(2, 3))
             finite = np.isfinite(lowest) & np.isfinite(highest)
             counts[f"{name}_not_finite"] += int((~finite.all(axis=1)).sum())
@@ -79,7 +79,7 @@ def audit_pixels(sample: GateInput) -> Measurement:
     stamp_is_pair = has_role(sample.stamps, "pair")[used]
     counts["pair_without_arc"] = int((stamp_is_pair & ~differs).sum())
     counts["control_with_arc"] = int((~stamp_is_pair & differs).sum())
-    is_pair = has_role(sample.columns, "pair")
+    is_pair = has_role(sample.columns, *INJECTED_ROLES)
     target = sample.config.sampling.metric
     needed = [metric for metric in SNR_METRICS if metric not in _SNR_OPTIONAL or metric == target]
     for column in ("weight_prior", *needed):
@@ -106,10 +106,10 @@ def audit_splits(sample: GateInput) -> Measurement:
     requested = {"train": section.train, "val": section.val, "test": section.test}
     split = sample.columns["split"].to_numpy()
     outside_guard = split != SPLITS.index("guard")
-    is_pair = has_role(sample.columns, "pair")
+    is_pair = has_role(sample.columns, *INJECTED_ROLES)
     pairs = {name: int((is_pair & (split == SPLITS.index(name))).sum()) for name in TRAINED_SPLITS}
     n_guard = int((is_pair & ~outside_guard).sum())
-    used = outside_guard & has_role(sample.columns, "pair", "control")
+    used = outside_guard & has_role(sample.columns, *INJECTED_ROLES, "control")
     leaked_hosts = _keys_in_two_splits(sample.columns["host_id"].to_numpy()[used], split[used])
     leaked_cells = _keys_in_two_splits(sample.columns["split_healpix"].to_numpy()[used], split[used])
     minimum = max(10, sample.config.gates.min_per_class // 10)

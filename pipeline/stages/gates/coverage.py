@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.datasets import SPLITS
+from pipeline.contracts.datasets import INJECTED_ROLES, SPLITS
 from pipeline.contracts.sampling import BinsTarget, GridTarget
 from pipeline.stages.gates.result import GateInput, Measurement, has_role, wilson_interval
 from pipeline.stages.sampling import SnrTarget
@@ -28,7 +28,7 @@ def cover_threshold(sample: GateInput) -> Measurement:
     """
     section = sample.config.gates
     low, high = section.near_threshold_snr
-    is_pair = has_role(sample.columns, "pair")
+    is_pair = has_role(sample.columns, *INJECTED_ROLES)
     snr = sample.columns[section.near_threshold_metric].to_numpy()[is_pair].astype(np.float64)
     split = sample.columns["split"].to_numpy()[is_pair]
     near = (snr >= low * (1 - _EDGE_TOLERANCE)) & (snr < high)
@@ -62,7 +62,7 @@ def cover_grid(sample: GateInput) -> Measurement:
     pairs; the value is the share of filled cells. Pairs outside all cells are counted in the detail.
     """
     section, metric = sample.config.gates, sample.config.sampling.metric
-    is_pair = has_role(sample.columns, "pair")
+    is_pair = has_role(sample.columns, *INJECTED_ROLES)
     theta_e = sample.columns["theta_e_arcsec"].to_numpy()[is_pair].astype(np.float64)
     snr = sample.columns[metric].to_numpy()[is_pair].astype(np.float64)
     if not (np.isfinite(theta_e).all() and np.isfinite(snr).all()):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import INJECTED_ROLES
 from pipeline.stages.gates.result import GateInput, Measurement, gate_generator, has_role
 from pipeline.stages.sampling import SnrTarget
 from pipeline.stages.target_fit import fit_target
@@ -34,7 +35,7 @@ def compare_snr_target(sample: GateInput) -> Measurement:
     where a requested bin is empty.
     """
     metric = sample.config.sampling.metric
-    snr = sample.columns[metric].to_numpy()[has_role(sample.columns, "pair")].astype(np.float64)
+    snr = sample.columns[metric].to_numpy()[has_role(sample.columns, *INJECTED_ROLES)].astype(np.float64)
     fit = fit_target(snr, _target(sample), gate_generator(sample.config.run.seed, "snr_target"))
     sigmas = sample.config.gates.snr_target_tv_sigmas
     limit = fit.tv_mean_ideal + sigmas * fit.tv_std_ideal
@@ -75,7 +76,7 @@ def correlate_snr(sample: GateInput) -> Measurement:
     largest |r| of shuffled SNRs. Detail also holds r with theta_E, which has no bound.
     """
     section = sample.config.gates
-    is_pair = has_role(sample.columns, "pair")
+    is_pair = has_role(sample.columns, *INJECTED_ROLES)
     snr = sample.columns[sample.config.sampling.metric].to_numpy()[is_pair].astype(np.float64)
     if not (snr > 0).all():
         raise ValueError(

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from pipeline.contracts.datasets import SPLITS
+from pipeline.contracts.datasets import INJECTED_ROLES, SPLITS
 from pipeline.stages.gates.result import GateInput, Measurement, has_role
 
 
@@ -29,7 +29,7 @@ def audit_duplicates(sample: GateInput) -> Measurement:
     near, near_in_two_splits = _near_hosts(sample.columns, radius_arcsec)
     stamps = sample.stamps
     host_id = stamps["host_id"].to_numpy()
-    is_pair = np.flatnonzero(has_role(stamps, "pair"))
+    is_pair = np.flatnonzero(has_role(stamps, *INJECTED_ROLES))
     used = np.flatnonzero(has_role(stamps, "pair", "control"))
     controls = _groups_of_equal(stamps["control"].to_numpy(), used)
     shared = [rows for rows in controls if np.unique(host_id[rows]).size > 1]
@@ -60,7 +60,7 @@ def audit_duplicates(sample: GateInput) -> Measurement:
 def _near_hosts(columns: xr.Dataset, radius_arcsec: float) -> tuple[int, int]:
     """Pairs of different hosts within a radius, and those of them in two splits."""
     split = columns["split"].to_numpy()
-    rows = np.flatnonzero(has_role(columns, "pair", "control") & (split != SPLITS.index("guard")))
+    rows = np.flatnonzero(has_role(columns, *INJECTED_ROLES, "control") & (split != SPLITS.index("guard")))
     rows = rows[np.unique(columns["host_id"].to_numpy()[rows], return_index=True)[1]]
     ra, dec = (np.radians(columns[name].to_numpy()[rows].astype(np.float64)) for name in ("ra_deg", "dec_deg"))
     directions = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.datasets import REJECT_REASONS, SPLITS
+from pipeline.contracts.datasets import INJECTED_ROLES, REJECT_REASONS, SPLITS
 from pipeline.stages.gates.result import GateInput, Measurement, cohen_d, gate_generator, has_role
 
 # Reasons that the injection, not the cutout, gave: the host itself was good enough to be used.
@@ -31,12 +31,12 @@ _SPLIT_BINS = 64
 
 def count_hosts(sample: GateInput) -> tuple[int, int]:
     """Hosts that became pairs, and the population of hosts that could have."""
-    return int(has_role(sample.columns, "pair").sum()), int(_usable_hosts(sample).sum())
+    return int(has_role(sample.columns, *INJECTED_ROLES).sum()), int(_usable_hosts(sample).sum())
 
 
 def count_split_rows(sample: GateInput) -> tuple[int, int]:
     """Used rows of the train split, and of the val and test splits together."""
-    split, used = sample.columns["split"].to_numpy(), has_role(sample.columns, "pair", "control")
+    split, used = sample.columns["split"].to_numpy(), has_role(sample.columns, *INJECTED_ROLES, "control")
     held_out = np.isin(split, [SPLITS.index("val"), SPLITS.index("test")])
     return int((used & (split == SPLITS.index("train"))).sum()), int((used & held_out).sum())
 
@@ -65,7 +65,7 @@ def compare_quality(sample: GateInput) -> Measurement:
     name, but psfsize and sky sigma are needed in every band.
     """
     section = sample.config.gates
-    is_pair, is_control = has_role(sample.columns, "pair"), has_role(sample.columns, "control")
+    is_pair, is_control = has_role(sample.columns, *INJECTED_ROLES), has_role(sample.columns, "control")
     usable = _usable_hosts(sample)
     compared: dict[str, dict[str, Any]] = {}
     against_controls: dict[str, dict[str, Any]] = {}
@@ -109,7 +109,7 @@ def compare_splits(sample: GateInput) -> Measurement:
     """
     section, requested = sample.config.gates, sample.config.splits
     split = sample.columns["split"].to_numpy()
-    used = has_role(sample.columns, "pair", "control") & (split != SPLITS.index("guard"))
+    used = has_role(sample.columns, *INJECTED_ROLES, "control") & (split != SPLITS.index("guard"))
     others = [name for name in ("val", "test") if getattr(requested, name) > 0]
     first_rows, cell = np.unique(
         sample.columns["split_healpix"].to_numpy()[used], return_index=True, return_inverse=True
@@ -162,7 +162,7 @@ def compare_splits(sample: GateInput) -> Measurement:
 def _usable_hosts(sample: GateInput) -> NDArray[np.bool_]:
     reasons = [REJECT_REASONS.index(reason) for reason in _INJECTION_REASONS]
     turned_down = np.isin(sample.columns["reject_reason"].to_numpy(), reasons)
-    return has_role(sample.columns, "pair", "control") | (has_role(sample.columns, "unused") & turned_down)
+    return has_role(sample.columns, *INJECTED_ROLES, "control") | (has_role(sample.columns, "unused") & turned_down)
 
 
 def _quality_columns(sample: GateInput) -> dict[str, NDArray[np.float64]]:

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.datasets import ROLES
+from pipeline.contracts.datasets import INJECTED_ROLES, ROLES
 from pipeline.stages.arcs import InjectionAssets
 from pipeline.stages.sampling import Pilot
 
@@ -240,6 +240,5 @@ def wilson_interval(part: int, whole: int) -> tuple[float, float]:
 
 
 def _count_classes(dataset: xr.Dataset) -> tuple[int, int]:
-    """Pair rows hold one stamp of each class, control rows one control stamp."""
-    n_pair = int(has_role(dataset, "pair").sum())
-    return n_pair, n_pair + int(has_role(dataset, "control").sum())
+    """Pair rows hold one stamp of each class, control rows one control stamp, imported arcs one injected stamp."""
+    return int(has_role(dataset, *INJECTED_ROLES).sum()), int(has_role(dataset, "pair", "control").sum())

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pipeline.contracts.datasets import INJECTED_ROLES
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.stages.gates.apertures import CORE_STATISTICS, core_statistics, radial_profiles
 from pipeline.stages.gates.baselines import fit_baseline, out_of_fold_auc, shuffle_labels, swap_within_pairs
@@ -117,7 +118,7 @@ def classify_metadata(sample: GateInput) -> Measurement:
     """
     section = sample.config.gates
     generator = gate_generator(sample.config.run.seed, "metadata_only_auc")
-    pair, control = (np.flatnonzero(has_role(sample.columns, role)) for role in ("pair", "control"))
+    pair, control = (np.flatnonzero(has_role(sample.columns, *roles)) for roles in (INJECTED_ROLES, ("control",)))
     pair, control = (_thinned(rows, section.max_samples // 2, generator) for rows in (pair, control))
     alone = control.size >= section.min_per_class
     negative = control if alone else np.concatenate([pair, control])

@@ -11,7 +11,7 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import SPLITS
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.injection import CoreSuppression
-from pipeline.driver.plan import check_rows, make_plan, manifest_location, read_rows
+from pipeline.driver.plan import check_rows, make_plan, manifest_locations, read_rows
 from pipeline.stages.splits import assign_splits
 
 
@@ -115,4 +115,4 @@ def test_extinction_needs_ebv(config: RunConfig, tmp_path: Path) -> None:
 
 def test_manifest_location_has_the_run_region(config: RunConfig) -> None:
     """The manifest is reached with the run's region."""
-    assert manifest_location(config).region == config.run.region
+    assert [place.region for place in manifest_locations(config)] == [config.run.region]
