@@ -8,7 +8,16 @@ import astropy.units as u
 import pytest
 import xarray as xr
 
-from pipeline.contracts.datasets import CUTOUTS, HOST_COLUMNS, REJECT_REASONS, ROLES, SNR_METRICS, SPLITS, TRAINING
+from pipeline.contracts.datasets import (
+    CUTOUTS,
+    HOST_COLUMNS,
+    INJECTED_ROLES,
+    REJECT_REASONS,
+    ROLES,
+    SNR_METRICS,
+    SPLITS,
+    TRAINING,
+)
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.manifest import ROWS
 from pipeline.contracts.schema import CubeSchema, validate
@@ -46,7 +55,8 @@ def test_flags_have_meanings_that_split_on_blanks() -> None:
         assert len(set(flags)) == len(flags) <= 256
         assert not any(" " in flag for flag in flags)
     assert REJECT_REASONS[0] == "none"
-    assert ROLES == ("unused", "pair", "control")
+    assert ROLES == ("unused", "pair", "control", "injected")
+    assert set(INJECTED_ROLES) <= set(ROLES)
 
 
 def test_snr_metrics_are_columns() -> None:
@@ -65,7 +75,7 @@ def test_training_cube_has_a_new_version_with_its_new_columns() -> None:
     assert TRAINING.version == 3
     assert added <= {variable.name for variable in TRAINING.variables}
     assert TRAINING["sky_nmgy"].dims == ("sample", "band")
-    assert REJECT_REASONS[-1] == "psf_unreadable"
+    assert REJECT_REASONS.index("psf_unreadable") == 13
     assert CUTOUTS["reject_reason"].flags == TRAINING["reject_reason"].flags == REJECT_REASONS
 
 

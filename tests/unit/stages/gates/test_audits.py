@@ -32,7 +32,7 @@ def test_bandset_audit_fails_a_used_row_without_seeing(cube, psfsize):
     cube.columns["psfsize_arcsec"][cube.rows("control")[0], 2] = psfsize
     result = cube.gate("bandset_audit")
     assert not result.passed
-    assert result.detail["rows_without_psfsize"] == {"pair": 0, "control": 1}
+    assert result.detail["rows_without_psfsize"] == {"pair": 0, "injected": 0, "control": 1}
 
 
 def test_bandset_audit_fails_a_band_axis_of_other_length(cube):

@@ -48,7 +48,8 @@ def test_gate_generator_is_keyed_by_seed_and_name():
 
 def test_has_role_knows_roles_by_name():
     """Roles are looked up by name; a name that is no role is an error."""
-    dataset = xr.Dataset({"role": ("sample", np.array([0, 1, 2], dtype=np.uint8))})
-    assert has_role(dataset, "pair", "control").tolist() == [False, True, True]
-    with pytest.raises(ValueError, match="injected"):
-        has_role(dataset, "injected")
+    dataset = xr.Dataset({"role": ("sample", np.array([0, 1, 2, 3], dtype=np.uint8))})
+    assert has_role(dataset, "pair", "control").tolist() == [False, True, True, False]
+    assert has_role(dataset, "injected").tolist() == [False, False, False, True]
+    with pytest.raises(ValueError, match="arc"):
+        has_role(dataset, "arc")
