@@ -72,9 +72,9 @@ class ManifestSection(Section):
 
     kind: Literal["emr", "parent", "stamps"]
     url: str = Field(description="parquet file, folder of part files, or (parent only) a CSV file")
-    also: tuple[str, ...] = Field((), description="further tables of the same kind, read after `url`")
+    also: tuple[str, ...] = Field(default=(), description="further tables of the same kind, read after `url`")
     split_from: Literal["sky", "table"] = Field(
-        "sky", description="stamps only; table: by region_split, where copies of one host may be on both sides"
+        default="sky", description="stamps only; table: by region_split, where copies of one host may be on both sides"
     )
 
     @model_validator(mode="after")
@@ -155,11 +155,15 @@ class RunConfig(Section):
     cluster: ClusterSection
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> RunConfig:
+    def _rows_fit_the_mode(self) -> RunConfig:
         if self.injection.mode == "frozen" and (self.manifest.kind == "parent" or self.sampling.method != "none"):
             raise ValueError("injection.mode: frozen needs manifest.kind: emr and sampling.method: none")
         if self.manifest.kind == "stamps" and self.injection.mode != "frozen":
             raise ValueError("manifest.kind: stamps needs injection.mode: frozen; nothing is drawn for them")
+        return self
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> RunConfig:
         if self.sampling.band not in self.survey.bands:
             raise ValueError(f"sampling.band {self.sampling.band!r} is not in survey.bands {self.survey.bands}")
         if self.anchors is not None and self.anchors.band not in self.survey.bands:
@@ -176,8 +180,8 @@ class RunConfig(Section):
         if self.sampling.metric == "arc_snr_annulus" and self.sampling.band != "r":
             raise ValueError("sampling.metric arc_snr_annulus needs sampling.band: r, the only band with a depth")
         source, psf = self.injection.source, self.injection.psf
-        urls = (self.run.root, self.survey.bricks, self.manifest.url, self.run.cutouts_from or "", psf.stamps or "")
-        urls += self.manifest.also
+        tables = (self.manifest.url, *self.manifest.also)
+        urls = (self.run.root, self.survey.bricks, *tables, self.run.cutouts_from or "", psf.stamps or "")
         banks = (source.url if source.kind == "bank" else "", self.anchors.url if self.anchors is not None else "")
         remote = [url for url in urls + banks if url.startswith(S3_SCHEMES)]
         if remote and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.run.region or ""):

@@ -20,6 +20,7 @@ from pipeline.contracts.datasets import REJECT_REASONS, SPLITS, TRAINING
 from pipeline.contracts.emr_columns import ERROR_PREFIX
 from pipeline.contracts.survey import PSFSIZE_RANGE_ARCSEC
 from pipeline.stages.cutouts import reason_code, sky_sigma
+from pipeline.stages.emr_splits import relabelled_splits
 from pipeline.stages.manifest import host_ids
 from pipeline.stages.pairs import CONTROL, INJECTED, PAIR, UNUSED
 from pipeline.stages.splits import assign_splits
@@ -254,6 +255,7 @@ def _fill_columns(
 ) -> None:
     for name in ("task_id", "brickname", "region_split"):
         out[name][:] = rows.text(name)
+    out["region_split_relabel"] = relabelled_splits(rows.text("task_id"), rows.text("region_split"))
     out["ra_deg"][:], out["dec_deg"][:] = ra, dec
     out["is_control"][:] = control == 1
     for target, source in {"mag_g": "gmag", "mag_r": "rmag", "mag_z": "zmag", "ebv_mag": "ebv"}.items():

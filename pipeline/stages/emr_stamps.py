@@ -245,9 +245,10 @@ def paired_rows(shard: EmrShard, cutout_ok: Sequence[int], control: NDArray[np.f
         cutout_ok: (sample,) the column of that name.
         control: (sample, band, y, x) control stamps. [nmgy]
     """
-    positive = shard.has_stamp & (shard.pairs["is_control"].to_numpy() == 0)
-    finite: NDArray[np.bool_] = np.isfinite(control).all(axis=(1, 2, 3))
-    return positive & (np.asarray(cutout_ok) == 1) & finite
+    positive: NDArray[np.bool_] = shard.pairs["is_control"].to_numpy() == 0
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(control).all(axis=(1, 2, 3)))
+    kept: NDArray[np.bool_] = np.asarray(cutout_ok) == 1
+    return shard.has_stamp & positive & kept & finite
 
 
 def _ellipticity(axis_ratio: NDArray[np.float64]) -> NDArray[np.float64]:

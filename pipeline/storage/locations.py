@@ -27,6 +27,7 @@ STORAGE_FAILURES = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 
 # A batch of tile ranges is some hundred requests; botocore's default of 10 connections would queue them.
 _S3_CONNECTIONS = 64
+_DIGEST_BLOCK_BYTES = 2**22
 _PARTIAL_SUFFIX = ".partial"
 
 

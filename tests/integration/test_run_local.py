@@ -24,8 +24,8 @@ from pipeline.driver.run import run
 from pipeline.driver.training_job import OUTPUTS
 from pipeline.stages.gates.suite import NETWORK_GATE_NAMES
 from pipeline.storage.cube import open_cube
-from pipeline.storage.evaluation_tables import read_evaluation
 from pipeline.storage.emr_layout import EmrLayout
+from pipeline.storage.evaluation_tables import read_evaluation
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import read_json, read_record
 
