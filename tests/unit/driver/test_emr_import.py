@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from pipeline.contracts.config import PreprocessSection, RunConfig
+from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import build_config
 from pipeline.contracts.datasets import REJECT_REASONS, ROLES, SPLITS, TRAINING
 from pipeline.contracts.errors import ConfigError, ContractError
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.driver import emr_import
 from pipeline.driver.emr_export import finish_export, plan_export
 from pipeline.driver.emr_import import import_stamps
