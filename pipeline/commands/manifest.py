@@ -13,8 +13,8 @@ from pipeline.contracts.emr_manifest import DEFAULT_SPLIT_SEED
 from pipeline.contracts.manifest_config import ManifestConfig
 from pipeline.driver.manifest_builder import build_manifests
 from pipeline.driver.manifest_check import check_stored_manifest
+from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.locations import Location
-from pipeline.storage.manifest_files import ManifestLayout
 
 app = typer.Typer(no_args_is_help=True, help="Make and check manifests of injections, as phase 4a of EMR did.")
 
@@ -34,10 +34,10 @@ def manifest_build_command(
     """
     settings = load_config_as(ManifestConfig, config, overrides or [])
     report = build_manifests(settings, force=force)
-    layout = ManifestLayout.of(Location(settings.output, settings.region, settings.endpoint_url), settings.variant)
+    layout = EmrLayout(Location(settings.output, settings.region, settings.endpoint_url), settings.variant)
     for name, counts in report["experiments"].items():
         typer.echo(f"{counts['rows']:>12} rows  {layout.manifest(name).url}")
-    typer.echo(layout.report.url)
+    typer.echo(layout.manifest_report.url)
 
 
 @app.command("check")

@@ -11,11 +11,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.contracts.config import S3_SCHEMES, Bands, ClusterSection
+from pipeline.contracts.emr_variants import belongs_to_emr
 from pipeline.contracts.priors import Positive, Section
 from pipeline.contracts.survey import BANDS
 
-# Variants whose prefixes hold results of the EMR system.
-_EMR_VARIANT = re.compile(r"^(v[3-5]_.*|cosmos_corrected.*)$")
 _BRICKNAME = re.compile(r"^\d{4}[mp]\d{3}$")
 
 
@@ -38,7 +37,7 @@ class CacheTarget(Section):
 
     @model_validator(mode="after")
     def _record_is_not_of_emr(self) -> CacheTarget:
-        taken = [part for part in self.record.split("/") if _EMR_VARIANT.match(part)]
+        taken = [part for part in self.record.split("/") if belongs_to_emr(part)]
         if taken:
             raise ValueError(f"record lies below {taken[0]!r}, a variant of the EMR system; take a new one")
         return self

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.contracts.config import S3_SCHEMES
 from pipeline.contracts.emr_manifest import DEFAULT_SPLIT_SEED, experiment_name
+from pipeline.contracts.emr_variants import belongs_to_emr
 from pipeline.contracts.priors import Fraction, Section
 
 TierName = Literal["debug", "grid", "train"]
 GridName = Literal["grid_small", "grid_medium", "grid_full", "grid_sota"]
 Edges = tuple[float, float, float, float, float]
-
-# Variants whose prefixes hold results of the EMR system.
-_TAKEN_VARIANT = re.compile(r"^(v[3-5]_.*|cosmos_corrected.*)$")
 
 
 class ManifestInputs(Section):
@@ -121,7 +118,7 @@ class ManifestConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> ManifestConfig:
-        if _TAKEN_VARIANT.match(self.variant):
+        if belongs_to_emr(self.variant):
             raise ValueError(f"variant {self.variant!r} holds results of the EMR system; take a new one")
         for name in ("selection_set_ids", "stamp_sizes_px", "bandsets"):
             values = getattr(self, name) or ()

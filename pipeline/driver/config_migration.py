@@ -197,6 +197,7 @@ def _content(old: Mapping[str, Any], manifest: str, answers: Answers) -> dict[st
         "injection": {
             "mode": "frozen",
             "extinction": False,
+            "emr_compat": True,
             "psf": {
                 "profile": old["psf_model"],
                 "moffat_beta": _number(old, "moffat_beta"),

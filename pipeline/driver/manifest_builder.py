@@ -17,9 +17,9 @@ from pipeline.contracts.manifest_config import ManifestConfig, TrainTier
 from pipeline.driver.provenance import code_version
 from pipeline.stages.manifest_sampling import HostSampler, quartile_edges
 from pipeline.stages.manifest_tasks import ManifestInputTables, TaskTable, demand_distinct, rows_per_host
+from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.locations import Location
 from pipeline.storage.manifest_files import (
-    ManifestLayout,
     ManifestWriter,
     clear_folder,
     is_marked_complete,
@@ -53,7 +53,7 @@ def build_manifests(config: ManifestConfig, *, force: bool = False) -> dict[str,
         ContractError: inputs that cannot be used; no host for a tier; a task_id that occurs twice.
         PlanChangedError: a manifest of another configuration, other inputs or other code is there.
     """
-    layout = ManifestLayout.of(_place(config, config.output), config.variant)
+    layout = EmrLayout(_place(config, config.output), config.variant)
     parts = find_parts(_place(config, config.inputs.parent))
     tables = _input_tables(config)
     sampler = _scan(config, tables, parts)
@@ -62,7 +62,7 @@ def build_manifests(config: ManifestConfig, *, force: bool = False) -> dict[str,
     hosts = gather_hosts(parts, tables.bricks, np.unique(np.concatenate([sample.row for sample in samples.values()])))
     record = _stage_config(config, tables)
     kept = _kept_experiments(layout, record, force=force)
-    write_json(layout.stage_config, record)
+    write_json(layout.stage_config("4a"), record)
     experiments, bricks = {}, {}
     for experiment in config.experiments():
         name = experiment.experiment_id
@@ -83,7 +83,7 @@ def build_manifests(config: ManifestConfig, *, force: bool = False) -> dict[str,
         "experiments": experiments,
         "code_version": code_version(),
     }
-    write_json(layout.report, report)
+    write_json(layout.manifest_report, report)
     return report
 
 
@@ -136,16 +136,16 @@ def _demand_hosts(config: ManifestConfig, samples: dict[str, HostSample], sample
         )
 
 
-def _kept_experiments(layout: ManifestLayout, record: dict[str, Any], *, force: bool) -> set[str]:
+def _kept_experiments(layout: EmrLayout, record: dict[str, Any], *, force: bool) -> set[str]:
     """Complete manifests of this very build; with `force`, none, and those that are there are deleted."""
     if force:
         clear_folder(layout.manifests)
     complete = {name for name in layout.manifests.names() if is_marked_complete(layout.manifest(name))}
-    found = read_json(layout.stage_config) if complete and layout.stage_config.exists() else {}
+    found = read_json(layout.stage_config("4a")) if complete and layout.stage_config("4a").exists() else {}
     changed = [key for key in _BUILD_KEYS if found.get(key) != record[key]]
     if complete and changed:
         raise PlanChangedError(
-            f"{layout.root.url}: manifests of another build are there ({', '.join(changed)} differ); "
+            f"{layout.manifests.url}: manifests of another build are there ({', '.join(changed)} differ); "
             "take a new variant, or --force to replace them"
         )
     return complete

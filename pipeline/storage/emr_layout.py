@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pipeline.contracts.emr_variants import belongs_to_emr
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.survey import COADD_KINDS
 from pipeline.storage.locations import Location
@@ -13,9 +14,6 @@ PHASE4 = "phase4_pipeline"
 SUCCESS = "_SUCCESS"
 DEFAULT_VARIANT_PREFIX = "v6_"
 
-# Variants of the EMR system that do not begin with v3, v4 or v5.
-_OLD_VARIANTS = frozenset({"cosmos_corrected"})
-_OLD_VARIANT = re.compile(r"^v[345](?![0-9])")
 _VARIANT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _PHASE = re.compile(r"^phase4(a|b|b_psfsize|c|d|p5)$")
 _PHASE3 = {
@@ -59,7 +57,7 @@ class EmrLayout:
         Raises:
             ConfigError: a variant of the EMR system itself, v3 to v5.
         """
-        if _OLD_VARIANT.match(self.variant) or self.variant in _OLD_VARIANTS:
+        if belongs_to_emr(self.variant):
             raise ConfigError(
                 f"variant {self.variant!r} belongs to the EMR system; v3 to v5 and cosmos_corrected are never written. "
                 f"Choose another name, such as {DEFAULT_VARIANT_PREFIX}{self.variant}"
@@ -107,6 +105,16 @@ class EmrLayout:
         if name not in _PHASE3.get(stage, ()):
             raise ConfigError(f"phase {stage} has no {name!r}; known: {_PHASE3}")
         return self.bucket.join("phase3_pipeline", f"phase{stage}", variant, name)
+
+    @property
+    def manifests(self) -> Location:
+        """4a: folder above the manifests."""
+        return self._of("4a", "manifests")
+
+    @property
+    def manifest_report(self) -> Location:
+        """4a: what came of the manifests: counts, rows kept out by reason, strata."""
+        return self._of("4a", "_manifest_report.json")
 
     def manifest(self, experiment_id: str, *, filtered: bool = False, csv: bool = False) -> Location:
         """4a: manifest of one experiment; `filtered` lacks the blacklisted bricks."""

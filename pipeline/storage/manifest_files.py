@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,51 +15,16 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.emr_manifest import MANIFEST_TYPES, CodedTexts
 from pipeline.contracts.errors import ContractError
+from pipeline.storage.emr_layout import SUCCESS, EmrLayout
 from pipeline.storage.locations import Location, storage_errors
 from pipeline.storage.tables import find_parts, open_parquet_file
 
 ROW_GROUP_ROWS = 2**15
 FILE_ROWS = 2**21
-SUCCESS_MARKER = "_SUCCESS"
+
 # Of Spark's default; every reader of the old manifests has it.
 _CODEC = "snappy"
 _HEX_PER_DIGEST = 64
-
-
-@dataclass(frozen=True)
-class ManifestLayout:
-    """Locations of one variant of phase 4a."""
-
-    root: Location
-
-    @classmethod
-    def of(cls, output: Location, variant: str) -> ManifestLayout:
-        """The layout below the prefix of phase 4."""
-        return cls(output.join("phase4a", variant))
-
-    @property
-    def stage_config(self) -> Location:
-        """What was asked for, with the keys of the EMR system."""
-        return self.root.join("_stage_config.json")
-
-    @property
-    def report(self) -> Location:
-        """What came of it: counts, rows kept out by reason, strata."""
-        return self.root.join("_manifest_report.json")
-
-    @property
-    def bricks(self) -> Location:
-        """Table of experiment_id and brickname."""
-        return self.root.join("bricks_manifest")
-
-    @property
-    def manifests(self) -> Location:
-        """Folder above the manifests."""
-        return self.root.join("manifests")
-
-    def manifest(self, experiment_id: str) -> Location:
-        """Folder of one manifest."""
-        return self.manifests.join(experiment_id)
 
 
 class ManifestWriter:
@@ -88,7 +52,7 @@ class ManifestWriter:
     ) -> None:
         self._close_file()
         if kind is None:
-            self._folder.join(SUCCESS_MARKER).write_bytes(b"")
+            self._folder.join(SUCCESS).write_bytes(b"")
 
     def write(self, columns: Mapping[str, Any]) -> None:
         """Append rows, given as `stages.manifest_tasks.TaskTable.columns` gives them."""
@@ -119,16 +83,16 @@ class ManifestWriter:
 
 def is_marked_complete(folder: Location) -> bool:
     """True if the folder carries Spark's marker."""
-    return folder.join(SUCCESS_MARKER).exists()
+    return folder.join(SUCCESS).exists()
 
 
 def clear_folder(folder: Location) -> None:
     """Delete every file below the folder, the marker first."""
-    for name in sorted(folder.sizes(), key=lambda name: not name.endswith(SUCCESS_MARKER)):
+    for name in sorted(folder.sizes(), key=lambda name: not name.endswith(SUCCESS)):
         folder.join(name).remove()
 
 
-def write_bricks_manifest(layout: ManifestLayout, bricks: Mapping[str, Sequence[str]]) -> None:
+def write_bricks_manifest(layout: EmrLayout, bricks: Mapping[str, Sequence[str]]) -> None:
     """Store the bricks of each experiment as parquet and as CSV, each with its marker."""
     pairs = [(experiment, brick) for experiment, names in bricks.items() for brick in names]
     table = pa.table(
@@ -141,12 +105,12 @@ def write_bricks_manifest(layout: ManifestLayout, bricks: Mapping[str, Sequence[
     pq.write_table(table, parquet, compression=_CODEC, store_schema=False)
     pyarrow.csv.write_csv(table, text, pyarrow.csv.WriteOptions(quoting_style="none", quoting_header="none"))
     for folder, name, content in (
-        (layout.bricks, f"part-00000.{_CODEC}.parquet", parquet),
-        (layout.root.join("bricks_manifest_csv"), "part-00000.csv", text),
+        (layout.bricks_manifest(), f"part-00000.{_CODEC}.parquet", parquet),
+        (layout.bricks_manifest(csv=True), "part-00000.csv", text),
     ):
         clear_folder(folder)
         folder.join(name).write_bytes(content.getvalue())
-        folder.join(SUCCESS_MARKER).write_bytes(b"")
+        folder.join(SUCCESS).write_bytes(b"")
 
 
 def manifest_pieces(folder: Location, rows: int) -> Iterator[pa.Table]:

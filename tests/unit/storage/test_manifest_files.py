@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.contracts.emr_manifest import MANIFEST_TYPES, CodedTexts
 from pipeline.contracts.errors import ContractError
+from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.locations import Location
 from pipeline.storage.manifest_files import (
-    ManifestLayout,
     ManifestWriter,
     is_marked_complete,
     manifest_pieces,
@@ -91,13 +91,13 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
 
 def test_layout_and_bricks(tmp_path: Path) -> None:
     """Prefixes of phase 4a; the bricks as parquet and as CSV, each with its marker."""
-    layout = ManifestLayout.of(Location(str(tmp_path)), "v6_test")
+    layout = EmrLayout(Location(str(tmp_path)), "v6_test")
     assert layout.manifest("train_x").url.endswith("/phase4a/v6_test/manifests/train_x")
-    assert layout.stage_config.url.endswith("/phase4a/v6_test/_stage_config.json")
+    assert layout.stage_config("4a").url.endswith("/phase4a/v6_test/_stage_config.json")
     write_bricks_manifest(layout, {"train_x": ["0001m100", "0002m100"], "debug_x": ["0001m100"]})
     table = pq.read_table(tmp_path / "phase4a" / "v6_test" / "bricks_manifest" / "part-00000.snappy.parquet")
     assert table.to_pylist()[1] == {"experiment_id": "train_x", "brickname": "0002m100"}
-    text = layout.root.join("bricks_manifest_csv", "part-00000.csv").read_bytes().decode()
+    text = layout.bricks_manifest(csv=True).join("part-00000.csv").read_bytes().decode()
     assert text.splitlines()[0] == "experiment_id,brickname"
     assert text.splitlines()[3] == "debug_x,0001m100"
-    assert is_marked_complete(layout.bricks) and is_marked_complete(layout.root.join("bricks_manifest_csv"))
+    assert all(is_marked_complete(layout.bricks_manifest(csv=csv)) for csv in (False, True))
