@@ -19,6 +19,7 @@ from pipeline.stages.arcs import InjectionAssets
 from pipeline.stages.core_suppression import core_radius_arcsec, core_weight
 from pipeline.stages.draws import ArcDraw
 from pipeline.stages.injection import Accepted, Exposure, Host, Injector, expose
+from pipeline.stages.samplers import Refused
 
 MakeConfig = Callable[..., RunConfig]
 SIZE = 32
@@ -157,4 +158,4 @@ def test_arc_that_lies_in_the_core_alone_is_refused(make_config: MakeConfig, cut
     injector = Injector(make_config(*CHEAP, *compact), None, InjectionAssets())
     host = injector.host(cutouts, 0, np.uint64(1))
     assert isinstance(host, Host)
-    assert injector.accept(host) == "arc_masked"
+    assert injector.accept(host) == Refused("arc_masked", 4)
