@@ -28,15 +28,6 @@ _BOUNDS = frozenset(
 )
 
 
-class AnchorStampsSection(Section):
-    """Cutouts of real lenses."""
-
-    url: str = Field(description="published cutouts cube, or folder of FITS or NPZ stamps")
-    table: str | None = Field(
-        None, description="table of `dhs anchors measure` such as tier_a.parquet; its cube_row picks rows of the cube"
-    )
-
-
 class NetworkGateSection(Section):
     """Probes of a trained network and the bounds of its gates; `docs/gates.md` says what each gate measures."""
 
@@ -62,8 +53,9 @@ class NetworkGateSection(Section):
     mask_lost_share_max: Fraction = Field(
         default=0.5, description="of AUC - 0.5, what may be lost by masking r < mask_core_px"
     )
-    anchors: AnchorStampsSection | None = Field(default=None, description="null: realism is not judged")
-    realism_min_anchors: Annotated[int, Field(ge=10)] = 30
+    realism_min_anchors: Annotated[int, Field(ge=10)] = Field(
+        default=30, description="real lenses of the section anchors below which realism fails"
+    )
     realism_auc_max: Fraction = 0.8
     realism_frechet_max: Positive = 1.2
 

@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-import xarray as xr
-
-from pipeline.contracts.anchors import ANCHORS, MEASURED_ANCHORS, TIER_COLUMNS, VisibilityLimits
+from pipeline.contracts.anchors import ANCHORS, VisibilityLimits
 from pipeline.contracts.config import ManifestSection, RunConfig
 from pipeline.contracts.datasets import CUTOUTS
 from pipeline.contracts.errors import ContractError
@@ -21,15 +16,14 @@ from pipeline.driver.anchors import anchor_manifest, measure_anchors
 from pipeline.driver.cubes import RunContext, build_cube
 from pipeline.driver.plan import Plan, make_plan
 from pipeline.driver.tasks import make_anchors_shard
+from pipeline.storage.anchor_stamps import ANCHOR_CUBE
 from pipeline.storage.anchor_tables import read_anchor_table
-from pipeline.storage.cube import open_cube
-from pipeline.storage.locations import Location, RunLayout
+from pipeline.storage.locations import Location
 from pipeline.storage.runs import write_json
 from pipeline.storage.tables import table_bytes
 
 logger = logging.getLogger("pipeline.driver")
 
-ANCHOR_CUBE = "anchors"
 _MATCH_ARCSEC = 0.5
 
 
@@ -81,32 +75,6 @@ def anchors_location(config: RunConfig) -> Location:
     if config.anchors is None:
         raise ContractError("expected a configuration with the section anchors")
     return Location(config.anchors.url, config.run.region, config.run.endpoint_url)
-
-
-def read_anchor_stamps(layout: RunLayout, names: Sequence[str]) -> xr.Dataset:
-    """Variables of the cube `anchors` for the anchors that have a tier, in cube order.
-
-    Args:
-        layout: a run whose anchors are cut out.
-        names: variables of the cutouts contract, such as image, task_id, ra_deg.
-
-    Returns:
-        The variables, dim `sample`, with the coordinates `cube_row`, `visibility_tier`, `annulus_tier`, `grade_tier`.
-
-    Raises:
-        ContractError: the cube is not published, or the anchors are not measured.
-    """
-    measured = read_anchor_table(layout.anchors.join("measured.parquet"), MEASURED_ANCHORS)
-    rows = measured[measured["reject_reason"] == "none"].sort_values("cube_row")
-    wanted = rows["cube_row"].to_numpy(np.int64)
-    cube = open_cube(layout.cube(ANCHOR_CUBE))
-    parts = []
-    for shard in range(cube.n_shards):
-        first, stop = cube.shard_range(shard)
-        inside = wanted[(wanted >= first) & (wanted < stop)] - first
-        parts.append(cube.read_shard(shard, names).isel(sample=inside))
-    coordinates: dict[str, Any] = {name: ("sample", rows[name].to_numpy(dtype=object)) for name in TIER_COLUMNS}
-    return xr.concat(parts, "sample").assign_coords({"cube_row": ("sample", wanted), **coordinates})
 
 
 def _anchor_config(config: RunConfig, manifest: Location) -> RunConfig:

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from pipeline.contracts.anchors import MEASURED_ANCHORS, TIER_COLUMNS, UNKNOWN_METHOD
 from pipeline.contracts.errors import VerificationError
-from pipeline.driver.anchor_cutouts import ANCHOR_CUBE
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.evaluation_job import evaluate_anchors
 from pipeline.driver.programs import run_program
 from pipeline.stages.intervals import JEFFREYS, WILSON
+from pipeline.storage.anchor_stamps import ANCHOR_CUBE
 from pipeline.storage.anchor_tables import read_anchor_table
 from pipeline.storage.evaluation_tables import (
     EVALUATION_MARKER,

@@ -16,7 +16,6 @@ from pipeline.contracts.config_file import parse_config
 from pipeline.contracts.datasets import CUTOUTS
 from pipeline.contracts.errors import ContractError, GateError, VerificationError
 from pipeline.contracts.gate_config import GateSection
-from pipeline.driver.anchor_cutouts import read_anchor_stamps
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.injection_assets import read_assets
 from pipeline.driver.plan import make_plan, read_rows
@@ -25,6 +24,7 @@ from pipeline.stages.gates.result import GateResult, Reinjection
 from pipeline.stages.gates.suite import DATA_GATE_NAMES, failed_gates, gates_document, run_gates
 from pipeline.stages.pairs import PAIR, UNUSED
 from pipeline.stages.sampling import Pilot
+from pipeline.storage.anchor_stamps import read_anchor_stamps
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import read_json, read_record, write_json
@@ -114,8 +114,7 @@ def gate_cube(cube: Location, bounds: GateSection | None = None, model: Location
     config = parse_config(read_record(RunLayout(root))["config"], where=f"{root.url}/run.json")
     if bounds is not None:
         config = config.model_copy(update={"gates": bounds})
-    source = config.run.cutouts_from
-    layout = RunLayout(root, Location(source, cube.region, cube.endpoint_url) if source else None)
+    layout = RunLayout.at(root, config.run.cutouts_from)
     scores = None if model is None else network_scores(layout, config, model)
     return CubeGates(judge_cube(layout, config, scores), config, layout)
 

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import parse_config
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
-from pipeline.contracts.errors import VerificationError
+from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.driver.anchor_recall import recall_folder
 from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.run import limited
@@ -20,6 +20,7 @@ from pipeline.driver.training_job import OUTPUTS
 from pipeline.storage.cube import CubeShape, is_published, open_cube, verify_metadata
 from pipeline.storage.evaluation_tables import evaluation_folder, read_evaluation
 from pipeline.storage.locations import Location, RunLayout
+from pipeline.storage.probe_tables import probe_folder, probe_identity, read_probes
 from pipeline.storage.receipts import read_receipts, verify_objects
 from pipeline.storage.runs import read_json, read_record
 
@@ -72,11 +73,12 @@ def run_status(layout: RunLayout) -> dict[str, Any]:
 
 
 def verify_run(layout: RunLayout) -> dict[str, Any]:
-    """Read every object of both cubes and compare it with its receipt.
+    """Read every object of the cubes and compare it with its receipt; read what later stages stored.
 
     Raises:
         VerificationError: a receipt is missing, an object differs, plans or code versions are mixed,
-            array metadata is not what the schema asks for, rows do not add up, or a trainer's output is gone.
+            array metadata is not what the schema asks for, rows do not add up, a trainer's output is gone, or
+            evaluation, recall or probes are gone, changed, or the probes are of something else.
     """
     record = read_record(layout)
     plan = read_json(layout.plan)
@@ -102,6 +104,8 @@ def verify_run(layout: RunLayout) -> dict[str, Any]:
         if recall is None:
             raise VerificationError(f"{recall_folder(layout).url}: the recall of the anchors has no marker")
         result["recall_tables"] = {name: len(table) for name, table in recall.tables.items()}
+    if "network_gates" in record["stages"]:
+        result["probes"] = _verify_probes(layout, config)
     return result
 
 
@@ -132,8 +136,7 @@ def inspect_cube(location: Location) -> dict[str, Any]:
 def layout_of(run: str, region: str | None, endpoint_url: str | None) -> RunLayout:
     """Layout of the run whose folder is at a URL; ContractError if none is there."""
     root = Location(run, region, endpoint_url)
-    source = read_record(RunLayout(root))["config"]["run"]["cutouts_from"]
-    return RunLayout(root, Location(source, region, endpoint_url) if source else None)
+    return RunLayout.at(root, read_record(RunLayout(root))["config"]["run"]["cutouts_from"])
 
 
 def cube_location(url: str, region: str | None, endpoint_url: str | None) -> Location:
@@ -172,6 +175,20 @@ def _verify_cube(layout: RunLayout, cube: str, config: RunConfig, plan: dict[str
         "objects": sum(len(receipt.objects) for receipt in receipts.values()),
         "rows": rows,
     }
+
+
+def _verify_probes(layout: RunLayout, config: RunConfig) -> dict[str, int]:
+    """Probes of the run's network against their hashes; how many stamps were scored and embedded."""
+    checkpoint = layout.training.join("checkpoint.pt")
+    try:
+        identity = probe_identity(config, layout, checkpoint)
+    except ContractError as error:
+        raise VerificationError(f"{layout.root.url}: what the network was probed with is gone: {error}") from error
+    folder = probe_folder(checkpoint, identity)
+    stored = read_probes(folder, identity)
+    if stored is None:
+        raise VerificationError(f"{folder.url}: no probes of this network, cube, configuration and anchors")
+    return {"scored": stored.sizes["example"], "embedded": stored.sizes["stamp"]}
 
 
 def _range(values: np.ndarray) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pipeline.driver.cubes import RunContext
 from pipeline.driver.gating import demand_passed
 from pipeline.driver.probing import network_scores
 from pipeline.stages.gates.suite import NETWORK_GATE_NAMES, failed_gates, gates_document, run_network_gates
-from pipeline.storage.cube import open_cube
 from pipeline.storage.probe_tables import probe_identity
 from pipeline.storage.runs import read_json, write_json
 
@@ -69,6 +68,6 @@ def _passed(context: RunContext, identity: str) -> bool:
 
 def _identity(context: RunContext) -> str:
     checkpoint = context.layout.training.join("checkpoint.pt")
-    probes = probe_identity(context.config, open_cube(context.layout.cube("training")), checkpoint)
+    probes = probe_identity(context.config, context.layout, checkpoint)
     content = f"{sorted(probes.items())} {context.config.sha256('gates')} {','.join(NETWORK_GATE_NAMES)}"
     return hashlib.sha256(content.encode()).hexdigest()

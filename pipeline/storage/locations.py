@@ -180,8 +180,12 @@ class RunLayout:
     @classmethod
     def of(cls, run: RunSection) -> RunLayout:
         """The layout of the run that a configuration names."""
-        source = Location(run.cutouts_from, run.region, run.endpoint_url) if run.cutouts_from else None
-        return cls(Location(run.root, run.region, run.endpoint_url).join(run.name), source)
+        return cls.at(Location(run.root, run.region, run.endpoint_url).join(run.name), run.cutouts_from)
+
+    @classmethod
+    def at(cls, root: Location, cutouts_from: str | None) -> RunLayout:
+        """The layout of the run in a folder; `cutouts_from` is the folder of the run that holds its cutouts."""
+        return cls(root, Location(cutouts_from, root.region, root.endpoint_url) if cutouts_from else None)
 
     @property
     def record(self) -> Location:

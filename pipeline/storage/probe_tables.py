@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import ContractError, VerificationError
-from pipeline.contracts.network_gate_config import AnchorStampsSection
-from pipeline.storage.cube import PublishedCube, is_published, open_cube
+from pipeline.storage.anchor_stamps import measured_anchors
+from pipeline.storage.cube import open_cube
 from pipeline.storage.evaluation_tables import read_evaluation, write_evaluation
-from pipeline.storage.locations import Location
-from pipeline.storage.tables import find_parts
+from pipeline.storage.locations import Location, RunLayout
 
 # The columns that tell the rows of the embeddings apart; every other column is a feature, layer_<k>_<i>.
 EMBEDDED_COLUMNS = ("kind", "host_id", "psfsize_arcsec", "sky_sigma_nmgy", "aperture_nmgy")
@@ -26,25 +25,25 @@ EMBEDDED_KINDS = ("injected", "control", "anchor")
 _IDENTITY_DIGITS = 16
 
 
-def probe_identity(config: RunConfig, cube: PublishedCube, checkpoint: Location) -> dict[str, Any]:
-    """What probes are made from: the checkpoint's bytes, the cube's plan, settings, seed, anchors.
+def probe_identity(config: RunConfig, layout: RunLayout, checkpoint: Location) -> dict[str, Any]:
+    """What probes are made from: the checkpoint's bytes, the training cube's plan, settings, seed, measured anchors.
 
     Raises:
-        ContractError: no checkpoint is there, the cube does not say its plan, or the anchors do not exist.
+        ContractError: no checkpoint is there, the training cube is not published or does not say its plan, or the
+            anchors that the configuration names are not measured.
     """
     if not checkpoint.exists():
         raise ContractError(f"{checkpoint.url}: no checkpoint is there")
+    cube = open_cube(layout.cube("training"))
     if "plan_sha256" not in cube.attrs:
         raise ContractError(f"{cube.location.url} lacks the root attribute plan_sha256")
-    section = config.gates.network
-    where = (config.run.region, config.run.endpoint_url)
     return {
-        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "checkpoint_sha256": checkpoint.sha256(),
         "plan_sha256": str(cube.attrs["plan_sha256"]),
-        "probe_sha256": section.probe_sha256(),
+        "probe_sha256": config.gates.network.probe_sha256(),
         "snr_band": config.sampling.band,
         "seed": config.run.seed,
-        "anchors_sha256": None if section.anchors is None else _digest_of(section.anchors, where),
+        "anchors_sha256": None if config.anchors is None else measured_anchors(layout).sha256(),
     }
 
 
@@ -108,19 +107,3 @@ def read_probes(folder: Location, identity: Mapping[str, Any]) -> xr.Dataset | N
         features = table[[name for name in names if name.startswith(f"{prefix}_")]].to_numpy(np.float64)
         variables[prefix] = (("stamp", f"feature_{prefix.removeprefix('layer_')}"), features)
     return xr.Dataset(variables, attrs={"anchors": dict(stored.documents["anchors"])})
-
-
-def _digest_of(anchors: AnchorStampsSection, where: tuple[str | None, str | None]) -> str:
-    """Hash of what a cube says it was made from, or of names and sizes of a folder's files; and of the table."""
-    stamps = Location(anchors.url, *where)
-    if not stamps.exists():
-        raise ContractError(f"gates.network.anchors: {stamps.url} does not exist")
-    content: list[Any] = [anchors.url]
-    if is_published(stamps):
-        cube = open_cube(stamps)
-        content += [cube.attrs.get("plan_sha256"), cube.attrs.get("code_version"), cube.n_samples]
-    else:
-        content += sorted(stamps.sizes().items())
-    if anchors.table is not None:
-        content += [part.digest for part in find_parts(Location(anchors.table, *where))]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

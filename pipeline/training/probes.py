@@ -37,11 +37,11 @@ from pipeline.stages.probe_stamps import (
     with_ring_like_arc,
     without_arc,
 )
+from pipeline.storage.anchor_stamps import read_anchor_stamps
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.evaluation_tables import evaluation_identity
-from pipeline.storage.locations import Location
+from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, read_probes, write_probes
-from pipeline.training.anchor_stamps import read_lens_stamps
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.model import LensResNet, predict_embeddings, predict_logits
 from pipeline.training.preprocess import normalise, stamp_radius
@@ -51,8 +51,8 @@ from pipeline.training.train import configure_torch
 PROBED_SPLIT = "test"
 EPILOG = """
 reads   --config      the run's YAML: gates.network says what to probe
-        --cube        folder of the published training cube
-        --cutouts     folder of the cutouts cube it was made from, for the inverse variance
+        --run         folder of the run: its training cube, the cutouts cube that was made from, for the inverse
+                      variance, and, where the configuration has the section anchors, its cube of real lenses
         --checkpoint  checkpoint.pt of a training
 writes  probes/<id>/ beside the checkpoint: examples and embeddings (parquet, CSV), anchors.json,
         _SUCCESS last, after everything was read back and a few scores were reproduced
@@ -131,15 +131,13 @@ class Prober:
         """Embeddings of normalised stamps per layer."""
         return predict_embeddings(self.model, normalised, self.device)
 
-    def embed_anchors(
-        self, stamps: NDArray[np.float32], seeing: NDArray[np.float64]
-    ) -> tuple[pd.DataFrame, list[NDArray[np.float32]]]:
+    def embed_anchors(self, anchors: xr.Dataset) -> tuple[pd.DataFrame, list[NDArray[np.float32]]]:
         """EMBEDDED_COLUMNS and embeddings of real lenses.
 
         Args:
-            stamps: (anchor, band, y, x), at least one. [nmgy]
-            seeing: (anchor,) in the band of the SNR. [arcsec]
+            anchors: finite `image` [nmgy] and `psfsize_arcsec` [arcsec] of the cutouts contract, at least one.
         """
+        stamps, seeing = anchors["image"].to_numpy(), anchors["psfsize_arcsec"].to_numpy()[:, self.band]
         # Hosts of the cube have hashes of 63 bits; the anchors' numbers are negative.
         numbers = -1 - np.arange(len(stamps), dtype=np.int64)
         return self._described("anchor", stamps, numbers, seeing), self.embed(self._normalised(stamps))
@@ -174,16 +172,16 @@ class Prober:
         return logit
 
 
-def run_probes(config: RunConfig, cube_location: Location, cutouts_location: Location, checkpoint: Location) -> None:
-    """Probe a checkpoint on the test split of a cube; does nothing if that was done already.
+def run_probes(config: RunConfig, layout: RunLayout, checkpoint: Location) -> None:
+    """Probe a checkpoint on the test split of a run's training cube; does nothing if that was done already.
 
     Raises:
         ContractError: cubes, checkpoint or anchors are missing or do not belong together.
         VerificationError: a score is not finite, or the checkpoint does not reproduce its scores.
         StorageError: a read or write failed.
     """
-    cube, cutouts = open_cube(cube_location), open_cube(cutouts_location)
-    identity = probe_identity(config, cube, checkpoint)
+    cube, cutouts = open_cube(layout.cube("training")), open_cube(layout.cube("cutouts"))
+    identity = probe_identity(config, layout, checkpoint)
     folder = probe_folder(checkpoint, identity)
     if evaluation_identity(folder) == identity:
         logger.info("already probed", extra={"fields": {"out": folder.url}})
@@ -202,22 +200,20 @@ def run_probes(config: RunConfig, cube_location: Location, cutouts_location: Loc
                 described.append(prober.describe(frame, kind, stamps))
                 embedded.append(layers)
     counts: dict[str, int] = {}
-    if config.gates.network.anchors is not None:
-        bands = tuple(map(str, cube.attrs["bands"]))
-        where = (config.run.region, config.run.endpoint_url)
-        size = config.survey.stamp_size_px
-        anchors = read_lens_stamps(config.gates.network.anchors, bands, config.sampling.band, size, *where)
-        counts = anchors.counts()
-        if len(anchors.stamps):
-            columns, layers = prober.embed_anchors(anchors.stamps, anchors.psfsize_arcsec)
+    if config.anchors is not None:
+        anchors = read_anchor_stamps(layout, ["image", "psfsize_arcsec"])
+        finite = np.isfinite(anchors["image"].to_numpy()).all(axis=(1, 2, 3))
+        counts = {"used": int(finite.sum()), "left out: pixels that are not finite": int((~finite).sum())}
+        if finite.any():
+            columns, layers = prober.embed_anchors(anchors.isel(sample=np.flatnonzero(finite)))
             described.append(columns)
             embedded.append(layers)
     if not frames or not described:
-        raise VerificationError(f"{cube_location.url}: split {PROBED_SPLIT} has no pair to probe")
+        raise VerificationError(f"{cube.location.url}: split {PROBED_SPLIT} has no pair to probe")
     examples = pd.concat(frames, ignore_index=True)
     layers = [np.concatenate(parts) for parts in zip(*embedded, strict=True)]
     write_probes(folder, identity, examples, pd.concat(described, ignore_index=True), layers, counts)
-    verify_probes(config, cube, cutouts, checkpoint, folder, device)
+    verify_probes(config, layout, checkpoint, device)
     logger.info("probed", extra={"fields": {"out": folder.url, "stamps": len(examples), "anchors": counts}})
 
 
@@ -281,22 +277,18 @@ def read_kinds(
                 yield kind, pixels.isel(sample=chosen), invvar[chosen]
 
 
-def verify_probes(
-    config: RunConfig,
-    cube: PublishedCube,
-    cutouts: PublishedCube,
-    checkpoint: Location,
-    folder: Location,
-    device: torch.device,
-) -> None:
+def verify_probes(config: RunConfig, layout: RunLayout, checkpoint: Location, device: torch.device) -> None:
     """Read probes and checkpoint back and prove that every probe of 8 rows is reproduced within 1e-4.
 
     Raises:
         VerificationError: the probes cannot be read, or a score is another one.
     """
-    stored = read_probes(folder, probe_identity(config, cube, checkpoint))
+    identity = probe_identity(config, layout, checkpoint)
+    folder = probe_folder(checkpoint, identity)
+    stored = read_probes(folder, identity)
     if stored is None:
         raise VerificationError(f"{folder.url}: the probes have no marker")
+    cube, cutouts = open_cube(layout.cube("training")), open_cube(layout.cube("cutouts"))
     prober = load_prober(config, cube, checkpoint, device)
     shard, rows = next(chosen_rows(cube, config.gates.network.max_pairs))
     for kind, pixels, invvar in read_kinds(cube, cutouts, shard, rows[:REPRODUCED_SCORES]):
@@ -317,8 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for name, what in (
         ("config", "run configuration, a YAML file"),
-        ("cube", "folder of the published training cube"),
-        ("cutouts", "folder of the published cutouts cube"),
+        ("run", "folder of the run whose cubes are used"),
         ("checkpoint", "checkpoint.pt"),
     ):
         parser.add_argument(f"--{name}", required=True, help=what)
@@ -329,7 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_config(options.config)
         where = (config.run.region, config.run.endpoint_url)
-        run_probes(config, *(Location(url, *where) for url in (options.cube, options.cutouts, options.checkpoint)))
+        layout = RunLayout.at(Location(options.run, *where), config.run.cutouts_from)
+        run_probes(config, layout, Location(options.checkpoint, *where))
     except PipelineError as error:
         failure = error
     else:

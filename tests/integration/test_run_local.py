@@ -15,7 +15,6 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import ContractError, GateError, PlanChangedError, VerificationError
 from pipeline.contracts.schema import CubeSchema
-from pipeline.driver.anchor_cutouts import read_anchor_stamps
 from pipeline.driver.emr_export import export_run, plan_export
 from pipeline.driver.emr_import import import_stamps
 from pipeline.driver.gating import read_stamps
@@ -23,6 +22,7 @@ from pipeline.driver.inspection import inspect_cube, layout_of, run_status, veri
 from pipeline.driver.run import run
 from pipeline.driver.training_job import OUTPUTS
 from pipeline.stages.gates.suite import NETWORK_GATE_NAMES
+from pipeline.storage.anchor_stamps import read_anchor_stamps
 from pipeline.storage.cube import open_cube
 from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.evaluation_tables import read_evaluation
@@ -37,8 +37,9 @@ def finished(
     make_config: Config, anchors: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[RunConfig, RunLayout]:
     """A complete run on two worker processes, tested on galaxies in the place of real lenses."""
-    waived = "gates.waive.anchor_pattern=galaxies without arcs stand for lenses in this test"
-    config = make_config(tmp_path_factory.mktemp("runs"), f"anchors.url={anchors}", waived)
+    reason = "galaxies without arcs stand for lenses in this test"
+    waived = [f"gates.waive.{name}={reason}" for name in ("anchor_pattern", "realism")]
+    config = make_config(tmp_path_factory.mktemp("runs"), f"anchors.url={anchors}", *waived)
     return config, run(config)
 
 
@@ -337,9 +338,19 @@ def test_trainer_output_is_complete(finished: tuple[RunConfig, RunLayout]) -> No
 
 
 def test_network_is_judged_after_training(finished: tuple[RunConfig, RunLayout]) -> None:
-    """Every gate on the network has its verdict, in the run's folder, its record and its report."""
+    """Every gate on the network has its verdict, in folder, record and report; `verify` finds changed probes."""
     _, layout = finished
     results = read_json(layout.network_gates)["gates"]
     assert [result["name"] for result in results] == list(NETWORK_GATE_NAMES)
     assert read_record(layout)["stages"]["network_gates"]["state"] == "complete"
+    assert {result["name"]: result["n_control"] for result in results}["realism"] > 0
+    (examples,) = Path(layout.training.path).glob("probes/*/examples.csv")
+    stored = examples.read_bytes()
+    assert verify_run(layout)["probes"]["scored"] == stored.count(b"\n") - 1
+    examples.write_bytes(stored + b"1\n")
+    try:
+        with pytest.raises(VerificationError, match=r"differ from what was verified: \['examples\.csv'\]"):
+            verify_run(layout)
+    finally:
+        examples.write_bytes(stored)
     assert "centre_mask_curve" in layout.report.join("index.html").read_bytes().decode()

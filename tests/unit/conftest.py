@@ -1,4 +1,4 @@
-"""A source bank in memory, a lens system, a small phase 3 on disk, and a web server that can be told to fail."""
+"""A source bank in memory, a lens system, a run's anchors and a small phase 3 on disk, a web server that fails."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xarray as xr
 
+from pipeline.contracts.anchors import MEASURED_ANCHORS
+from pipeline.contracts.datasets import CUTOUTS
 from pipeline.contracts.source_bank import BANK_COLUMNS, SourceBank, bank_digest
 from pipeline.stages.arc_scene import Observation
 from pipeline.stages.lens_system import LensSystem
+from pipeline.storage.anchor_stamps import ANCHOR_CUBE
+from pipeline.storage.anchor_tables import write_anchor_table
+from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, publish_cube, write_shard
+from pipeline.storage.locations import RunLayout
 
 SIDE_PX = 32
 PIXEL_SCALE_ARCSEC = 0.03
@@ -57,6 +65,35 @@ def lens_system() -> LensSystem:
 def observation() -> Observation:
     """Seeing and depths like those of DR10."""
     return Observation((1.3, 1.2, 1.1), (24.7, 23.9, 23.0))
+
+
+@pytest.fixture(scope="session")
+def store_anchors() -> Callable[..., None]:
+    """See `write_anchor_stamps`."""
+    return write_anchor_stamps
+
+
+def write_anchor_stamps(layout: RunLayout, image: np.ndarray, reject_reason: list[str], cube_row: list[int]) -> None:
+    """Publish stamps (anchor, band, y, x) as the cube `anchors` and store a measured table that names its rows."""
+    shape = CubeShape(dict(zip(("sample", "band", "y", "x"), image.shape, strict=True)), 4, 4)
+    location = layout.cube(ANCHOR_CUBE)
+    create_cube(location, CUTOUTS, shape)
+    for shard in range(shape.n_shards):
+        rows = shape.rows(shard)
+        part = {}
+        for variable in CUTOUTS.variables:
+            lengths = tuple({**shape.sizes, "sample": rows.stop - rows.start}[dim] for dim in variable.dims)
+            values = np.full(lengths, "", object) if variable.dtype == "str" else np.zeros(lengths, variable.dtype)
+            part[variable.name] = (variable.dims, values)
+        part["image"][1][:] = image[rows]
+        part["psfsize_arcsec"][1][:] = np.linspace(1.5, 1.1, image.shape[1])
+        write_shard(location, CUTOUTS, shape, shard, xr.Dataset(part))
+    publish_cube(location, cube_attributes(CUTOUTS, shape, {"plan_sha256": "a" * 64}))
+    filled: dict[str, object] = {"str": "", "int64": 0, "float64": 0.0}
+    table = pd.DataFrame({v.name: [filled[v.dtype]] * len(cube_row) for v in MEASURED_ANCHORS.variables})
+    table["reject_reason"], table["cube_row"] = reject_reason, cube_row
+    table["visibility_tier"] = [f"tier of {row}" for row in cube_row]
+    write_anchor_table(layout.anchors, "measured", table)
 
 
 def template_bank(n_templates: int = 5, unusable: tuple[int, ...] = (1,)) -> SourceBank:

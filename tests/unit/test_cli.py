@@ -65,4 +65,4 @@ def test_unknown_stage_is_refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest
     """`--only` with a name that is no stage lists the stages."""
     code, message = dhs(monkeypatch, capfd, "run", DEMO, "--only", "cook")
     assert code == 2
-    assert "cutouts, inject, gates, train, evaluate, report" in message
+    assert "cutouts, inject, anchors, gates, train, evaluate, network_gates, report" in message

@@ -21,9 +21,7 @@ Floats = NDArray[np.float64]
 
 def no_embedded_anchors(config: RunConfig) -> str:
     """Why there is nothing to compare injections with; empty if there is."""
-    if config.gates.network.anchors is None:
-        return "not applicable: gates.network.anchors names no real lenses"
-    return ""
+    return "" if config.anchors is not None else "not applicable: the run names no real lenses: section anchors"
 
 
 def fewest_anchors(config: RunConfig) -> int:
@@ -43,7 +41,7 @@ def compare_embeddings(sample: GateInput) -> Measurement:
     """A linear probe on the network's embedding cannot tell real lenses from injections on matched hosts.
 
     Each real lens takes the injection, used once, whose stamp is nearest in ln sky noise, asinh flux within 8 px over
-    sky noise, and seeing where the anchors have one (optimal assignment on standardised columns). The value is the
+    sky noise, and seeing (optimal assignment on standardised columns). The value is the
     out-of-fold AUC of a linear classifier on the features below the head, its folds grouped by host: the classifier
     two-sample test. The Frechet distance is bounded too. It is measured in units of the scatter of both samples
     (covariance of Ledoit & Wolf 2004) after the mean of its null of shuffled samples is taken off its square; two
@@ -114,8 +112,7 @@ def _appearance(data: Any, anchor: NDArray[np.int64], injected: NDArray[np.int64
         raise ValueError("sky_sigma_nmgy of a stamp is not positive")
     columns = {"ln sky sigma": np.log(np.where(sigma > 0.0, sigma, 1.0))}
     columns["asinh flux over sky"] = np.arcsinh(named["aperture_nmgy"] / np.where(sigma > 0.0, sigma, 1.0))
-    if np.isfinite(named["psfsize_arcsec"][compared]).all():
-        columns["seeing"] = named["psfsize_arcsec"]
+    columns["seeing"] = named["psfsize_arcsec"]
     matrix = np.stack(list(columns.values()), axis=1)
     if not np.isfinite(matrix[compared]).all():
         raise ValueError("flux or seeing of a stamp is not finite")

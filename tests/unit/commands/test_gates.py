@@ -24,7 +24,7 @@ from pipeline.stages.arcs import InjectionAssets
 from pipeline.stages.gates.suite import DATA_GATE_NAMES, GATE_NAMES, NETWORK_GATE_NAMES
 from pipeline.stages.injection import Injector
 from pipeline.stages.pairs import make_pairs
-from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, open_cube, publish_cube, write_shard
+from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, publish_cube, write_shard
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, write_probes
 from pipeline.storage.runs import write_json
@@ -122,7 +122,7 @@ def test_network_is_judged_from_the_probes_beside_its_checkpoint(run_folder: Pat
     assert "no checkpoint is there" in str(dhs_gates(cube, "--model", checkpoint.path).exception)
     checkpoint.write_bytes(b"weights")
     config = RunConfig.model_validate(json.loads((run_folder / "run.json").read_text())["config"])
-    identity = probe_identity(config, open_cube(Location(str(cube))), checkpoint)
+    identity = probe_identity(config, RunLayout.of(config.run), checkpoint)
     examples = pd.DataFrame({"label": np.repeat([1, 0], 20), "logit": np.zeros(40)})
     embedded = pd.DataFrame({name: ["injected"] if name == "kind" else [1.0] for name in EMBEDDED_COLUMNS})
     layers = [np.ones((1, 4), np.float32)]

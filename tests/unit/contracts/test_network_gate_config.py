@@ -15,7 +15,6 @@ def test_defaults_are_those_of_the_lessons() -> None:
     assert (section.control_mean_p_max, section.control_called_max) == (0.2, 0.1)
     assert section.arc_suppressed_mean_p_max == 0.3
     assert (0.0, *section.mask_radii_px) == (0, 3, 5, 7, 10, 12, 15)
-    assert section.anchors is None
 
 
 @pytest.mark.parametrize(
@@ -25,7 +24,7 @@ def test_defaults_are_those_of_the_lessons() -> None:
         {"mask_core_px": 4.0},
         {"suppression_annulus_px": (25.0, 10.0)},
         {"max_pairs": 5},
-        {"anchors": {"folder": "x"}},
+        {"anchors": {"url": "x"}},
     ],
 )
 def test_contradictions_are_refused(wrong: dict[str, object]) -> None:
@@ -35,10 +34,10 @@ def test_contradictions_are_refused(wrong: dict[str, object]) -> None:
 
 
 def test_bounds_do_not_ask_for_other_probes() -> None:
-    """A bound changes no score, so it leaves the hash; radii and anchors change it."""
+    """A bound changes no score, so it leaves the hash; radii and the way of suppressing arcs change it."""
     plain = NetworkGateSection().probe_sha256()
     assert NetworkGateSection(ring_called_max=0.9, realism_auc_max=0.6).probe_sha256() == plain
-    for other in ({"mask_radii_px": (5.0, 9.0)}, {"anchors": {"url": "x"}}, {"suppression": "annulus"}):
+    for other in ({"mask_radii_px": (5.0, 9.0)}, {"suppression": "annulus"}):
         assert NetworkGateSection.model_validate(other).probe_sha256() != plain
 
 

@@ -19,7 +19,7 @@ from pipeline.driver.network_gating import check_network_gates
 from pipeline.driver.plan import Plan
 from pipeline.driver.probing import network_scores
 from pipeline.stages.gates.suite import NETWORK_GATE_NAMES
-from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, open_cube, publish_cube
+from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, publish_cube
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, write_probes
 from pipeline.storage.runs import RunRecord, read_json
@@ -49,7 +49,7 @@ def build_context(root: Path, ring_logit: float = -4.0, **gates: object) -> RunC
     publish_cube(cube, cube_attributes(TRAINING, SHAPE, {"bands": ["g", "r", "z"], "plan_sha256": "p" * 64}))
     checkpoint = layout.training.join("checkpoint.pt")
     checkpoint.write_bytes(b"weights")
-    identity = probe_identity(config, open_cube(cube), checkpoint)
+    identity = probe_identity(config, layout, checkpoint)
     store_probes(probe_folder(checkpoint, identity), identity, config, ring_logit)
     record = RunRecord(layout, {"stages": {}})
     return RunContext(config, layout, Plan(SHAPE, (), None, "p" * 64, "c" * 64), record, Cluster(config.cluster))
@@ -134,7 +134,7 @@ def test_without_a_network_there_is_nothing_to_judge(tmp_path: Path) -> None:
 
 
 def test_missing_probes_are_made_by_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program gets both cubes and the checkpoint; if it leaves no probes, that is an error."""
+    """The program gets the run and the checkpoint; if it leaves no probes, that is an error."""
     context = build_context(tmp_path)
     checkpoint = context.layout.training.join("checkpoint.pt")
     checkpoint.write_bytes(b"other weights")
@@ -143,7 +143,7 @@ def test_missing_probes_are_made_by_the_program(tmp_path: Path, monkeypatch: pyt
     def program(config: RunConfig, module: str, *arguments: str) -> None:
         started.append((module, list(arguments)))
         if len(started) > 1:
-            identity = probe_identity(config, open_cube(context.layout.cube("training")), checkpoint)
+            identity = probe_identity(config, context.layout, checkpoint)
             store_probes(probe_folder(checkpoint, identity), identity, config, -4.0)
 
     monkeypatch.setattr(probing, "run_program", program)
@@ -152,5 +152,4 @@ def test_missing_probes_are_made_by_the_program(tmp_path: Path, monkeypatch: pyt
     assert network_scores(context.layout, context.config, checkpoint).sizes["example"] == 2 * N_PAIRS
     module, arguments = started[0]
     assert module == "pipeline.training.probes"
-    assert arguments[::2] == ["--cube", "--cutouts", "--checkpoint"]
-    assert arguments[3] == context.layout.cube("cutouts").url
+    assert arguments == ["--run", context.layout.root.url, "--checkpoint", checkpoint.url]

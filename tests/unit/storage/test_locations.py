@@ -198,6 +198,15 @@ def test_run_layout_lies_below_root_and_name() -> None:
     assert {location.region for location in locations} == {"us-east-2"}
 
 
+def test_cutouts_of_another_run_are_reached_like_the_run() -> None:
+    """Only the cube and receipts of the cutouts lie in the other run, with the region and endpoint of this one."""
+    root = Location("s3://bucket/runs/r1", "us-east-2", "http://localhost:1")
+    layout = RunLayout.at(root, "s3://bucket/runs/r0")
+    assert layout.cube("cutouts") == Location("s3://bucket/runs/r0/cubes/cutouts", "us-east-2", "http://localhost:1")
+    assert layout.cube("training").url == "s3://bucket/runs/r1/cubes/training"
+    assert RunLayout.at(root, None) == RunLayout(root)
+
+
 def test_trainer_and_training_cube_do_not_share_a_folder() -> None:
     """The cube named training and the trainer's output must not overwrite each other's marker."""
     layout = RunLayout(Location("/runs/x"))

@@ -11,14 +11,14 @@ import pytest
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import TRAINING
 from pipeline.contracts.errors import ContractError, VerificationError
-from pipeline.storage.cube import CubeShape, PublishedCube, create_cube, cube_attributes, open_cube, publish_cube
-from pipeline.storage.locations import Location
+from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, publish_cube
+from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, read_probes, write_probes
 
 IDENTITY = {"checkpoint_sha256": "c", "plan_sha256": "p", "seed": 1}
 
 
-def config(folder: Path, **network: object) -> RunConfig:
+def config(folder: Path, anchors: dict[str, str] | None = None, **network: object) -> RunConfig:
     """A configuration with settings of the gates on networks."""
     return RunConfig.model_validate(
         {
@@ -27,6 +27,7 @@ def config(folder: Path, **network: object) -> RunConfig:
             "manifest": {"kind": "emr", "url": "rows.parquet"},
             "injection": {"mode": "frozen", "extinction": True},
             "sampling": {"method": "none", "metric": "arc_snr"},
+            "anchors": anchors,
             "gates": {"network": network},
             "training": {"epochs": 1, "preprocess": {"annulus_px": (4, 8)}},
             "shards": {"samples": 16},
@@ -35,13 +36,14 @@ def config(folder: Path, **network: object) -> RunConfig:
     )
 
 
-def empty_cube(folder: Path, **attributes: object) -> PublishedCube:
-    """A published cube without shards."""
+def run_with_cube(folder: Path, **attributes: object) -> RunLayout:
+    """A run whose training cube is published without shards."""
     shape = CubeShape({"sample": 16, "band": 3, "y": 16, "x": 16}, 16, 16)
-    location = Location(str(folder))
+    layout = RunLayout(Location(str(folder)))
+    location = layout.cube("training")
     create_cube(location, TRAINING, shape)
     publish_cube(location, cube_attributes(TRAINING, shape, {"bands": ["g", "r", "z"], **attributes}))
-    return open_cube(location)
+    return layout
 
 
 def write(folder: Location, identity: dict[str, object]) -> tuple[pd.DataFrame, list[np.ndarray]]:
@@ -80,40 +82,37 @@ def test_folder_lies_beside_the_checkpoint_and_depends_on_the_identity() -> None
     assert probe_folder(checkpoint, {**IDENTITY, "seed": 2}) != folder
 
 
-def test_identity_follows_weights_plan_settings_and_anchors(tmp_path: Path) -> None:
+def test_identity_follows_weights_plan_and_settings(tmp_path: Path) -> None:
     """Everything that decides a score changes the identity; a bound does not; what is missing is an error."""
-    cube, checkpoint = empty_cube(tmp_path / "cube", plan_sha256="p"), Location(str(tmp_path / "checkpoint.pt"))
+    run, checkpoint = run_with_cube(tmp_path / "a", plan_sha256="p"), Location(str(tmp_path / "checkpoint.pt"))
     with pytest.raises(ContractError, match="no checkpoint is there"):
-        probe_identity(config(tmp_path), cube, checkpoint)
+        probe_identity(config(tmp_path), run, checkpoint)
     checkpoint.write_bytes(b"weights")
-    plain = probe_identity(config(tmp_path), cube, checkpoint)
-    assert probe_identity(config(tmp_path, ring_called_max=0.1), cube, checkpoint) == plain
-    assert probe_identity(config(tmp_path, max_pairs=50), cube, checkpoint) != plain
+    plain = probe_identity(config(tmp_path), run, checkpoint)
+    assert probe_identity(config(tmp_path, ring_called_max=0.1), run, checkpoint) == plain
+    assert probe_identity(config(tmp_path, max_pairs=50), run, checkpoint) != plain
+    other = run_with_cube(tmp_path / "b", plan_sha256="q")
+    assert probe_identity(config(tmp_path), other, checkpoint) == {**plain, "plan_sha256": "q"}
     with pytest.raises(ContractError, match="plan_sha256"):
-        probe_identity(config(tmp_path), empty_cube(tmp_path / "bare"), checkpoint)
+        probe_identity(config(tmp_path), run_with_cube(tmp_path / "bare"), checkpoint)
+    with pytest.raises(ContractError, match="not a published cube"):
+        probe_identity(config(tmp_path), RunLayout(Location(str(tmp_path / "c"))), checkpoint)
     checkpoint.write_bytes(b"others")
-    assert probe_identity(config(tmp_path), cube, checkpoint)["checkpoint_sha256"] != plain["checkpoint_sha256"]
+    assert probe_identity(config(tmp_path), run, checkpoint)["checkpoint_sha256"] != plain["checkpoint_sha256"]
 
 
-def test_anchors_are_known_by_what_they_hold(tmp_path: Path) -> None:
-    """A file more in a folder, another cube and another table are other anchors; none there is an error."""
-    cube, checkpoint = empty_cube(tmp_path / "cube", plan_sha256="p"), Location(str(tmp_path / "checkpoint.pt"))
+def test_anchors_are_known_by_their_measured_table(tmp_path: Path) -> None:
+    """Without the section the table is not looked at; with it its bytes count, and its absence is an error."""
+    run, checkpoint = run_with_cube(tmp_path / "run", plan_sha256="p"), Location(str(tmp_path / "checkpoint.pt"))
     checkpoint.write_bytes(b"weights")
-
-    def digest(url: Path, table: Path | None = None) -> str:
-        anchors = {"url": str(url), "table": None if table is None else str(table)}
-        return str(probe_identity(config(tmp_path, anchors=anchors), cube, checkpoint)["anchors_sha256"])
-
-    folder = tmp_path / "lenses"
-    with pytest.raises(ContractError, match="does not exist"):
-        digest(folder)
-    folder.mkdir()
-    (folder / "a.npz").write_bytes(b"1")
-    first = digest(folder)
-    (folder / "b.npz").write_bytes(b"2")
-    assert digest(folder) != first
-    table = tmp_path / "tier_a.csv"
-    table.write_text("cube_row\n1\n")
-    of_cube = digest(tmp_path / "cube", table)
-    table.write_text("cube_row\n2\n")
-    assert len({of_cube, digest(tmp_path / "cube", table), digest(tmp_path / "cube")}) == 3
+    named = config(tmp_path, anchors={"url": "anchors.parquet"})
+    with pytest.raises(ContractError, match=r"measured\.parquet: expected measured anchors, found none"):
+        probe_identity(named, run, checkpoint)
+    table = run.anchors.join("measured.parquet")
+    table.write_bytes(b"1")
+    first = probe_identity(named, run, checkpoint)["anchors_sha256"]
+    table.write_bytes(b"2")
+    second = probe_identity(named, run, checkpoint)["anchors_sha256"]
+    plain = probe_identity(config(tmp_path), run, checkpoint)["anchors_sha256"]
+    assert plain is None
+    assert len({first, second, plain}) == 3

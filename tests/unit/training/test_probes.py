@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,23 +20,23 @@ from pipeline.contracts.training_config import PreprocessSection
 from pipeline.stages.gates.suite import run_network_gates
 from pipeline.storage.cube import CubeShape, PublishedCube, create_cube, cube_attributes, open_cube, publish_cube
 from pipeline.storage.cube import write_shard as write_cube_shard
-from pipeline.storage.locations import Location
+from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.probe_tables import probe_folder, probe_identity, read_probes
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.model import LensResNet
+from pipeline.training.model import LensResNet, predict_embeddings
 from pipeline.training.preprocess import normalise
-from pipeline.training.probes import chosen_rows, load_prober, main, run_probes, verify_probes
+from pipeline.training.probes import chosen_rows, load_prober, main, verify_probes
 
 CubeMaker = Callable[..., PublishedCube]
 CPU = torch.device("cpu")
 SPEC = PreprocessSection(annulus_px=(9.0, 16.0))
 
 
-def cutouts_of(cube: PublishedCube, folder: Path, name_of: str = "task-{:04d}") -> Location:
-    """A cutouts cube of the rows of a training cube, with an even inverse variance."""
+def store_cutouts(cube: PublishedCube, layout: RunLayout, name_of: str = "task-{:04d}") -> None:
+    """Publish a cutouts cube of the rows of a training cube, with an even inverse variance."""
     stamps = cube.read_shard(0, ["control"])["control"]
     sizes = {"sample": cube.n_samples, "band": stamps.shape[1], "y": stamps.shape[2], "x": stamps.shape[3]}
-    shape, location = CubeShape(sizes, cube.shard_samples, 8), Location(str(folder))
+    shape, location = CubeShape(sizes, cube.shard_samples, 8), layout.cube("cutouts")
     create_cube(location, CUTOUTS, shape)
     for shard in range(shape.n_shards):
         rows = shape.rows(shard)
@@ -48,7 +49,6 @@ def cutouts_of(cube: PublishedCube, folder: Path, name_of: str = "task-{:04d}") 
         part["task_id"][1][:] = [name_of.format(row) for row in range(rows.start, rows.stop)]
         write_cube_shard(location, CUTOUTS, shape, shard, xr.Dataset(part))
     publish_cube(location, cube_attributes(CUTOUTS, shape, {"bands": ["g", "r", "z"], "plan_sha256": "p" * 64}))
-    return location
 
 
 def store_checkpoint(folder: Path, seed: int = 0, bands: tuple[str, ...] = ("g", "r", "z")) -> Location:
@@ -64,30 +64,28 @@ def store_checkpoint(folder: Path, seed: int = 0, bands: tuple[str, ...] = ("g",
 @pytest.fixture
 def arguments(make_cube: CubeMaker, config_file: Path, tmp_path: Path) -> list[str]:
     """Cubes, configuration and a checkpoint, as command line arguments."""
-    cube = make_cube(n_rows=160)
+    cube = make_cube(n_rows=160, name="run/cubes/training")
+    store_cutouts(cube, RunLayout(Location(str(tmp_path / "run"))))
     config_file.write_text(
         config_file.read_text() + "gates: {min_per_class: 10, network: {mask_radii_px: [5, 10], mask_core_px: 5}}\n"
     )
     urls = {
         "config": str(config_file),
-        "cube": cube.location.url,
-        "cutouts": cutouts_of(cube, tmp_path / "cutouts").url,
+        "run": str(tmp_path / "run"),
         "checkpoint": store_checkpoint(tmp_path / "network").url,
     }
     return [argument for name, url in urls.items() for argument in (f"--{name}", url)]
 
 
-def parsed(arguments: list[str]) -> tuple[RunConfig, PublishedCube, Location, Location]:
-    """Configuration, training cube, cutouts and checkpoint."""
+def parsed(arguments: list[str]) -> tuple[RunConfig, RunLayout, Location]:
+    """Configuration, run and checkpoint."""
     value = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    cube = open_cube(Location(value["--cube"]))
-    return load_config(value["--config"]), cube, Location(value["--cutouts"]), Location(value["--checkpoint"])
+    return load_config(value["--config"]), RunLayout(Location(value["--run"])), Location(value["--checkpoint"])
 
 
-def stored_probes(arguments: list[str]) -> tuple[xr.Dataset, Location]:
+def probes_of(config: RunConfig, layout: RunLayout, checkpoint: Location) -> tuple[xr.Dataset, Location]:
     """What the program wrote, and where."""
-    config, cube, _, checkpoint = parsed(arguments)
-    identity = probe_identity(config, cube, checkpoint)
+    identity = probe_identity(config, layout, checkpoint)
     folder = probe_folder(checkpoint, identity)
     stored = read_probes(folder, identity)
     assert stored is not None
@@ -97,8 +95,9 @@ def stored_probes(arguments: list[str]) -> tuple[xr.Dataset, Location]:
 def test_program_writes_every_probe_once_and_the_gates_read_them(arguments: list[str]) -> None:
     """Every stamp of the test split has its scores and embeddings, a second run writes nothing, all gates measure."""
     assert main(arguments) == 0
-    stored, folder = stored_probes(arguments)
-    config, cube, _, checkpoint = parsed(arguments)
+    config, layout, checkpoint = parsed(arguments)
+    stored, folder = probes_of(config, layout, checkpoint)
+    cube = open_cube(layout.cube("training"))
     columns = cube.columns(["role", "split"])
     test = columns["split"].to_numpy() == 2
     role = columns["role"].to_numpy()
@@ -125,26 +124,30 @@ def test_program_writes_every_probe_once_and_the_gates_read_them(arguments: list
     assert all("could not be measured" not in result.message for name, result in results.items() if "mask" not in name)
 
 
-def test_anchors_are_embedded_and_another_network_has_its_own_probes(arguments: list[str], tmp_path: Path) -> None:
-    """Configured stamps of real lenses join the embeddings; probes are kept per checkpoint and settings."""
+def test_anchors_are_embedded_and_another_network_has_its_own_probes(
+    arguments: list[str], config_file: Path, store_anchors: Callable[..., None]
+) -> None:
+    """Usable real lenses of the run join the embeddings; probes are kept per checkpoint, settings and anchors."""
     assert main(arguments) == 0
-    config, cube, cutouts, checkpoint = parsed(arguments)
-    image = np.random.default_rng(1).normal(0.0, 0.05, (6, 3, 34, 34)).astype(np.float32)
-    (tmp_path / "lenses").mkdir()
-    np.savez(tmp_path / "lenses/a.npz", image=image, ra_deg=np.zeros(6), dec_deg=np.zeros(6))
-    content = config.model_dump()
-    content["gates"]["network"]["anchors"] = {"url": str(tmp_path / "lenses")}
-    with_anchors = RunConfig.model_validate(content)
-    run_probes(with_anchors, cube.location, cutouts, checkpoint)
-    identity = probe_identity(with_anchors, cube, checkpoint)
-    stored = read_probes(probe_folder(checkpoint, identity), identity)
-    assert stored is not None
-    assert stored.attrs["anchors"] == {"used": 6}
+    config_file.write_text(config_file.read_text() + "anchors: {url: anchors.parquet}\n")
+    assert main(arguments) == 2
+    config, layout, checkpoint = parsed(arguments)
+    image = np.random.default_rng(1).normal(0.0, 0.05, (9, 3, 32, 32)).astype(np.float32)
+    image[7, 2, 3, 4] = np.nan
+    store_anchors(layout, image, ["none"] * 7 + ["no_central_galaxy"], [0, 1, 2, 3, 4, 5, 7, 8])
+    assert main(arguments) == 0
+    stored, _ = probes_of(config, layout, checkpoint)
+    assert stored.attrs["anchors"] == {"used": 6, "left out: pixels that are not finite": 1}
     anchor = stored["embedded_kind"].to_numpy() == "anchor"
     assert anchor.sum() == 6
     assert np.unique(stored["embedded_host_id"].to_numpy()[anchor]).size == 6
+    np.testing.assert_allclose(stored["embedded_psfsize_arcsec"].to_numpy()[anchor], 1.3, rtol=1e-6)
+    normalised = normalise(torch.from_numpy(image[:6]), SPEC).numpy()
+    network = Checkpoint.from_bytes(checkpoint.read_bytes()).network(CPU)
+    alone = predict_embeddings(network, normalised, CPU)[-1]
+    np.testing.assert_allclose(stored["layer_2"].to_numpy()[anchor], alone, atol=1e-5)
     assert len(list(Path(checkpoint.path).parent.joinpath("probes").iterdir())) == 2
-    result = run_network_gates(stored, with_anchors)[-1]
+    result = run_network_gates(stored, config)[-1]
     assert "6 controls, at least 30" in result.message
 
 
@@ -163,13 +166,14 @@ def test_rows_are_bounded_and_spread(make_cube: CubeMaker) -> None:
 @pytest.mark.parametrize("fault", ["checkpoint", "bands", "cutouts", "broken"])
 def test_what_does_not_belong_together_is_refused(arguments: list[str], tmp_path: Path, fault: str) -> None:
     """No checkpoint, one of other bands, cutouts of other rows: exit 2 without marker; broken weights: exit 3."""
-    _, cube, _, checkpoint = parsed(arguments)
+    _, layout, checkpoint = parsed(arguments)
     if fault == "checkpoint":
         arguments[-1] = str(tmp_path / "nowhere.pt")
     if fault == "bands":
         store_checkpoint(tmp_path / "network", bands=("g", "r"))
     if fault == "cutouts":
-        arguments[5] = cutouts_of(cube, tmp_path / "others", "other-{}").url
+        shutil.rmtree(layout.cube("cutouts").path)
+        store_cutouts(open_cube(layout.cube("training")), layout, "other-{}")
     if fault == "broken":
         loaded = Checkpoint.from_bytes(checkpoint.read_bytes())
         loaded.weights["head.bias"].fill_(float("nan"))
@@ -181,15 +185,18 @@ def test_what_does_not_belong_together_is_refused(arguments: list[str], tmp_path
 def test_scores_of_another_network_are_found(arguments: list[str]) -> None:
     """Weights that do not reproduce the stored scores, and a changed file, raise VerificationError."""
     assert main(arguments) == 0
-    config, cube, cutouts, checkpoint = parsed(arguments)
-    _, folder = stored_probes(arguments)
-    verify_probes(config, cube, open_cube(cutouts), checkpoint, folder, CPU)
-    marker = json.loads(folder.join("_SUCCESS").read_bytes())
+    config, layout, checkpoint = parsed(arguments)
+    verify_probes(config, layout, checkpoint, CPU)
+    _, before = probes_of(config, layout, checkpoint)
+    marker = json.loads(before.join("_SUCCESS").read_bytes())
     store_checkpoint(Path(checkpoint.path).parent, seed=1)
-    marker["identity"] = probe_identity(config, cube, checkpoint)
+    marker["identity"] = probe_identity(config, layout, checkpoint)
+    folder = probe_folder(checkpoint, marker["identity"])
+    Path(before.path).rename(folder.path)
     folder.join("_SUCCESS").write_bytes(json.dumps(marker).encode())
     with pytest.raises(VerificationError, match="does not reproduce logit of injected"):
-        verify_probes(config, cube, open_cube(cutouts), checkpoint, folder, CPU)
+        verify_probes(config, layout, checkpoint, CPU)
+    cube = open_cube(layout.cube("training"))
     with pytest.raises(ContractError, match="expects stamps of 32 px"):
         load_prober(config.model_copy(update={"survey": config.survey.model_copy(update={"stamp_size_px": 64})}),
                     cube, checkpoint, CPU)  # fmt: skip
@@ -204,4 +211,4 @@ def test_help_names_what_is_read_and_written(capsys: pytest.CaptureFixture[str])
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in ("--cutouts", "--checkpoint", "embeddings", "anchors.json"))
+    assert all(name in text for name in ("--run", "--checkpoint", "embeddings", "anchors.json"))

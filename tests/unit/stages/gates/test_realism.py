@@ -42,7 +42,7 @@ def embeddings(n_anchors: int = 60, shift: float = 0.0, host_shift: float = 0.0)
 def realism(gate_config: RunConfig) -> Callable[[xr.Dataset], GateResult]:
     """The verdict of the gate with anchors configured."""
     content = gate_config.model_dump()
-    content["gates"]["network"]["anchors"] = {"url": "anchors", "table": None}
+    content["anchors"] = {"url": "anchors.parquet"}
     config = RunConfig.model_validate(content)
     return lambda scores: run_network_gates(scores, config)[-1]
 
@@ -107,14 +107,13 @@ def test_too_few_anchors_fail(realism) -> None:
         assert f"{n} controls, at least 30" in result.message
 
 
-def test_anchors_need_no_seeing_but_finite_embeddings(realism) -> None:
-    """Stamps of a folder have no seeing and are matched without; an embedding that is not finite fails."""
+def test_seeing_and_embeddings_must_be_finite(realism) -> None:
+    """A stamp without seeing, an embedding that is not finite, or none at all fails, with the reason."""
     scores = embeddings()
     anchor = (scores["embedded_kind"] == "anchor").to_numpy()
     scores["embedded_psfsize_arcsec"][anchor] = np.nan
-    result = realism(scores)
-    assert result.passed
-    assert result.detail["matched_in"] == ["ln sky sigma", "asinh flux over sky"]
+    assert "flux or seeing of a stamp is not finite" in realism(scores).message
+    scores = embeddings()
     scores["layer_0"][0, 0] = np.nan
     assert "layer_0: 1 embeddings are not finite" in realism(scores).message
     assert "no embedding" in realism(scores.drop_vars(["layer_0", "layer_2"])).message
@@ -131,4 +130,4 @@ def test_without_anchors_the_gate_says_why_it_does_not_apply(gate_config: RunCon
     """No anchors configured: passed without a value, with the reason."""
     result = run_network_gates(embeddings(n_anchors=0), gate_config)[-1]
     assert (result.passed, result.value) == (True, None)
-    assert "gates.network.anchors names no real lenses" in result.message
+    assert "names no real lenses: section anchors" in result.message
