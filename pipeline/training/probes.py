@@ -84,13 +84,13 @@ class Prober:
     band: int
     seed: int
 
-    def probe(self, kind: str, rows: xr.Dataset, invvar: NDArray[np.float32]) -> tuple[pd.DataFrame, list[Any]]:
+    def probe(self, kind: str, rows: xr.Dataset, invvar: NDArray[np.float32] | None) -> tuple[pd.DataFrame, list[Any]]:
         """Score and embed one kind of stamps.
 
         Args:
             kind: injected or control of pairs, or control_row.
             rows: pixels `injected` and `control` [nmgy], _COLUMNS, _BAND_COLUMNS and `row`, dim sample.
-            invvar: (sample, band, y, x). [nmgy**-2]
+            invvar: (sample, band, y, x); None leaves the probe in units of the noise out. [nmgy**-2]
 
         Returns:
             One row per stamp, columns logit and logit_<probe>; and the embeddings per layer.
@@ -104,7 +104,8 @@ class Prober:
         radius = stamp_radius(stamps.shape[-1]).numpy()
         for limit in self.section.mask_radii_px:
             logits[f"logit_{mask_name(limit)}"] = self._logits(np.where(radius < limit, np.float32(0.0), plain))
-        logits["logit_snr_image"] = self._logits(self._normalised(in_noise_units(stamps, invvar)))
+        if invvar is not None:
+            logits["logit_snr_image"] = self._logits(self._normalised(in_noise_units(stamps, invvar)))
         more: dict[str, Any] = {}
         if kind == "injected":
             if self.section.suppression == "pair":
@@ -180,7 +181,7 @@ def run_probes(config: RunConfig, layout: RunLayout, checkpoint: Location) -> No
         VerificationError: a score is not finite, or the checkpoint does not reproduce its scores.
         StorageError: a read or write failed.
     """
-    cube, cutouts = open_cube(layout.cube("training")), open_cube(layout.cube("cutouts"))
+    cube, cutouts = open_cube(layout.cube("training")), _cutouts_of(config, layout)
     identity = probe_identity(config, layout, checkpoint)
     folder = probe_folder(checkpoint, identity)
     if evaluation_identity(folder) == identity:
@@ -256,25 +257,34 @@ def chosen_rows(cube: PublishedCube, max_pairs: int) -> Iterator[tuple[int, NDAr
 
 
 def read_kinds(
-    cube: PublishedCube, cutouts: PublishedCube, shard: int, rows: NDArray[np.int64]
-) -> Iterator[tuple[str, xr.Dataset, NDArray[np.float32]]]:
-    """Stamps of some rows of a shard by kind, with their inverse variance.
+    cube: PublishedCube, cutouts: PublishedCube | None, shard: int, rows: NDArray[np.int64]
+) -> Iterator[tuple[str, xr.Dataset, NDArray[np.float32] | None]]:
+    """Stamps of some rows of a shard by kind, with their inverse variance; None without a cutouts cube.
 
     Raises:
         ContractError: the cutouts are not those that the training cube was made from.
     """
     local = rows - cube.shard_range(shard)[0]
     pixels = cube.read_shard(shard, ["injected", "control", "role", *_COLUMNS, *_BAND_COLUMNS]).isel(sample=local)
-    hosts = cutouts.read_shard(shard, ["invvar", "task_id"]).isel(sample=local)
-    if pixels["task_id"].to_numpy().tolist() != hosts["task_id"].to_numpy().tolist():
-        raise ContractError(f"{cutouts.location.url} is not the cutouts cube of {cube.location.url}: task_id differ")
     pixels["row"] = ("sample", rows)
-    invvar = hosts["invvar"].to_numpy()
+    invvar = None
+    if cutouts is not None:
+        hosts = cutouts.read_shard(shard, ["invvar", "task_id"]).isel(sample=local)
+        if pixels["task_id"].to_numpy().tolist() != hosts["task_id"].to_numpy().tolist():
+            raise ContractError(
+                f"{cutouts.location.url} is not the cutouts cube of {cube.location.url}: task_id differ"
+            )
+        invvar = hosts["invvar"].to_numpy()
     for role, kinds in (("pair", ("injected", "control")), ("control", ("control_row",))):
         chosen = np.flatnonzero(pixels["role"].to_numpy() == ROLES.index(role))
         for kind in kinds:
             if chosen.size:
-                yield kind, pixels.isel(sample=chosen), invvar[chosen]
+                yield kind, pixels.isel(sample=chosen), None if invvar is None else invvar[chosen]
+
+
+def _cutouts_of(config: RunConfig, layout: RunLayout) -> PublishedCube | None:
+    """The cutouts cube; None for imported stamps, which never had one."""
+    return None if config.manifest.kind == "stamps" else open_cube(layout.cube("cutouts"))
 
 
 def verify_probes(config: RunConfig, layout: RunLayout, checkpoint: Location, device: torch.device) -> None:
@@ -288,7 +298,7 @@ def verify_probes(config: RunConfig, layout: RunLayout, checkpoint: Location, de
     stored = read_probes(folder, identity)
     if stored is None:
         raise VerificationError(f"{folder.url}: the probes have no marker")
-    cube, cutouts = open_cube(layout.cube("training")), open_cube(layout.cube("cutouts"))
+    cube, cutouts = open_cube(layout.cube("training")), _cutouts_of(config, layout)
     prober = load_prober(config, cube, checkpoint, device)
     shard, rows = next(chosen_rows(cube, config.gates.network.max_pairs))
     for kind, pixels, invvar in read_kinds(cube, cutouts, shard, rows[:REPRODUCED_SCORES]):

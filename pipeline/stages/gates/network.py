@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from pipeline.contracts.config import RunConfig
 from pipeline.contracts.network_gate_config import mask_name
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.stages.gates.result import GateInput, Measurement, gate_generator, wilson_interval
@@ -61,6 +62,11 @@ def score_controls(sample: GateInput) -> Measurement:
         message=f"controls score {mean:.3f} on average, {100 * share:.1f} % are called lenses",
         interval_95=interval,
     )
+
+
+def no_inverse_variance(config: RunConfig) -> str:
+    """Why stamps cannot be put in units of their noise; empty if they can."""
+    return "not applicable: imported stamps carry no inverse variance" if config.manifest.kind == "stamps" else ""
 
 
 def ablate_depth(sample: GateInput) -> Measurement:

@@ -21,6 +21,7 @@ from pipeline.stages.gates.network import (
     add_rings,
     count_scored,
     mask_centres,
+    no_inverse_variance,
     score_controls,
     suppress_arcs,
 )
@@ -71,7 +72,7 @@ GATES = (
     Gate("metadata_only_auc", count_rows, classify_metadata),
     Gate("anchor_pattern", count_anchors, compare_anchor_pattern, no_anchors),
     Gate("control_scores", count_scored, score_controls, number="1.3", needs_scores=True),
-    Gate("snr_ablation", count_scored, ablate_depth, number="1.4", needs_scores=True),
+    Gate("snr_ablation", count_scored, ablate_depth, no_inverse_variance, number="1.4", needs_scores=True),
     Gate("arc_suppressed", count_scored, suppress_arcs, number="1.7", needs_scores=True),
     Gate("synthetic_ring", count_scored, add_rings, needs_scores=True),
     Gate("centre_mask_curve", count_scored, mask_centres, needs_scores=True),

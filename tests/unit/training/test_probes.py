@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import yaml
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
@@ -122,6 +123,23 @@ def test_program_writes_every_probe_once_and_the_gates_read_them(arguments: list
     assert {path: path.stat().st_mtime_ns for path in Path(folder.path).iterdir()} == before
     results = {result.name: result for result in run_network_gates(stored, config)}
     assert all("could not be measured" not in result.message for name, result in results.items() if "mask" not in name)
+
+
+def test_imported_stamps_are_probed_without_inverse_variance(arguments: list[str], config_file: Path) -> None:
+    """A run of imported stamps has no cutouts cube: all but that in units of the noise are made, as its gate says."""
+    _, layout, _ = parsed(arguments)
+    shutil.rmtree(layout.cube("cutouts").path)
+    assert main(arguments) == 2
+    config = yaml.safe_load(config_file.read_text())
+    config["manifest"]["kind"], config["injection"]["mode"] = "stamps", "frozen"
+    config["sampling"] = {"method": "none", "metric": "arc_snr"}
+    config_file.write_text(yaml.safe_dump(config))
+    assert main(arguments) == 0
+    stored, _ = probes_of(*parsed(arguments))
+    assert "logit_snr_image" not in stored and "logit_arc_suppressed" in stored
+    results = {result.name: result for result in run_network_gates(stored, parsed(arguments)[0])}
+    assert results["snr_ablation"].passed
+    assert "imported stamps carry no inverse variance" in results["snr_ablation"].message
 
 
 def test_anchors_are_embedded_and_another_network_has_its_own_probes(
