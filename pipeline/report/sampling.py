@@ -123,9 +123,9 @@ def _numbers(document: Mapping[str, Any]) -> Html:
 def _selection(document: Mapping[str, Any]) -> Html:
     rows = []
     for name, found in document["correlations_ln_snr"].items():
-        cells = [name, "" if found is None else f"{found['r']:+.3f} \u00b1 {found['error']:.3f}"]
+        cells = [name, "\u2013" if found is None else f"{found['r']:+.3f} \u00b1 {found['error']:.3f}"]
         for other in ("controls", "hosts_without_arc"):
             test = document["selection"][other].get(name)
-            cells.append("" if test is None else f"{test['d']:.3f}, p = {number_text(test['p'])}")
+            cells.append("\u2013" if test is None else f"{test['d']:.3f}, p = {number_text(test['p'])}")
         rows.append(tuple(cells))
     return table(("Column", "r with ln SNR", "KS against controls", "KS against hosts without arc"), rows)

@@ -22,6 +22,9 @@ from pipeline.report.markup import (
 from pipeline.stages.gates.result import GateResult
 from pipeline.stages.gates.suite import failed_gates
 
+# A gate that passed, and one that passed because nothing was there to judge.
+_PASSED = ("passed", "n/a")
+
 
 def gate_section(inputs: RunInputs) -> Html:
     """Section 6: what the gates found on the data and on the network, with the reason of every waiver."""
@@ -84,7 +87,7 @@ def verdict_table(results: Sequence[GateResult]) -> str:
         (
             result.name,
             result.number,
-            "passed" if result.passed else "FAILED" if result.waived is None else "waived",
+            _PASSED[result.value is None] if result.passed else "FAILED" if result.waived is None else "waived",
             number_text(result.value, 4),
             verdict_interval(result),
             count_text(result.n_positive),
@@ -123,7 +126,7 @@ def _aligned(cells: Sequence[str], width: Sequence[int]) -> str:
 
 def _verdict(result: GateResult) -> Html:
     if result.passed:
-        return element("span", "passed", "good")
+        return element("span", _PASSED[result.value is None], "good")
     if result.waived is not None:
         return element("span", "failed, waived", "waived")
     return element("span", "FAILED", "bad")
