@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.contracts.anchor_config import AnchorsSection
+from pipeline.contracts.emr_variants import belongs_to_emr
 from pipeline.contracts.evaluation import EvaluationSettings
 from pipeline.contracts.gate_config import GateSection
 from pipeline.contracts.injection import InjectionSection
@@ -43,6 +45,14 @@ class RunSection(Section):
     cutouts_from: str | None = Field(
         None, description="folder of a run whose cutouts cube is used; no survey pixel is read again"
     )
+
+    @model_validator(mode="after")
+    def _is_not_of_emr(self) -> RunSection:
+        parts = (*self.root.rstrip("/").split("/"), self.name)
+        for phase, variant in pairwise(parts):
+            if phase.startswith("phase4") and belongs_to_emr(variant):
+                raise ValueError(f"run.root and run.name lie in {phase}/{variant}, which the EMR system wrote")
+        return self
 
 
 class SurveySection(Section):

@@ -77,7 +77,7 @@ class SamplingSection(Section):
     one draw, so that rows follow p(arc, host | SNR): `max_attempts` is then 1.
     """
 
-    method: Literal["snr_first", "rejection", "direct", "none"]
+    method: Literal["snr_first", "rejection", "direct", "none"] = "snr_first"
     hosts: Literal["conditional", "pooled"] = "conditional"
     metric: Literal["arc_snr", "arc_snr_sum", "arc_snr_matched", "arc_snr_aperture", "arc_snr_annulus"]
     band: Literal["g", "r", "i", "z"] = Field("r", description="band of the SNR columns")

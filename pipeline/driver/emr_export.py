@@ -64,6 +64,8 @@ def plan_export(
     unknown = sorted(set(tables) - set(TABLES))
     if unknown or not tables:
         raise ConfigError(f"--what: expected some of {', '.join(TABLES)}, got {', '.join(unknown) or 'nothing'}")
+    if metrics_only and "paired" in tables:
+        raise ConfigError("--what paired needs pixels, --metrics-only writes none; leave one of them out")
     config = parse_config(read_record(run)["config"], where=run.record.url)
     open_cube(run.cube("cutouts"))
     open_cube(run.cube("training"))

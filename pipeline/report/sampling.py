@@ -104,6 +104,7 @@ def _numbers(document: Mapping[str, Any]) -> Html:
             ("the same, by target bin only", number_text(naive["by_bin"])),
             ("Acceptance probabilities above 1", f"{found['above_one']} of {found['proposals']}"),
             ("M over all hosts", number_text(found["envelope_pooled"])),
+            ("Safety factor of M", number_text(pilot["safety_factor"])),
             ("M of a host, mean", number_text(found["envelope_of_hosts_mean"])),
             ("Hosts that cannot reach the whole target", count_text(found["hosts_that_cannot_reach_the_target"])),
             ("Pilot draws, on hosts", f"{pilot['draws']} on {pilot['hosts']}"),
@@ -113,6 +114,7 @@ def _numbers(document: Mapping[str, Any]) -> Html:
             ("KL(target || achieved) [nat]", number_text(fit["kl_nats"])),
             ("\u03c7\u00b2 p, KS p", f"{number_text(fit['chi2_p'])}, {number_text(fit['ks_p'])}"),
         ]
+    rows.append(("Priors, sha256", str(document["prior_sha256"])[:12]))
     quantiles = document["required_mag_r"]["quantiles"]
     if quantiles:
         shown = ", ".join(f"{100 * float(q):g} %: {value:.2f}" for q, value in quantiles.items() if value is not None)

@@ -22,9 +22,6 @@ from pipeline.report.markup import (
 from pipeline.stages.gates.result import GateResult
 from pipeline.stages.gates.suite import failed_gates
 
-# A gate that passed, and one that passed because nothing was there to judge.
-_PASSED = ("passed", "n/a")
-
 
 def gate_section(inputs: RunInputs) -> Html:
     """Section 6: what the gates found on the data and on the network, with the reason of every waiver."""
@@ -87,7 +84,7 @@ def verdict_table(results: Sequence[GateResult]) -> str:
         (
             result.name,
             result.number,
-            _PASSED[result.value is None] if result.passed else "FAILED" if result.waived is None else "waived",
+            _passed(result) if result.passed else "FAILED" if result.waived is None else "waived",
             number_text(result.value, 4),
             verdict_interval(result),
             count_text(result.n_positive),
@@ -124,9 +121,13 @@ def _aligned(cells: Sequence[str], width: Sequence[int]) -> str:
     return "  ".join(padded).rstrip()
 
 
+def _passed(result: GateResult) -> str:
+    return "passed" if result.applicable else "n/a"
+
+
 def _verdict(result: GateResult) -> Html:
     if result.passed:
-        return element("span", _PASSED[result.value is None], "good")
+        return element("span", _passed(result), "good")
     if result.waived is not None:
         return element("span", "failed, waived", "waived")
     return element("span", "FAILED", "bad")

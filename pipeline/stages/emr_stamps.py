@@ -104,6 +104,10 @@ def _identity(shard: EmrShard, config: RunConfig) -> dict[str, Masked]:
         raise ContractError("manifest and cube hold other rows, or the same in another order")
     names = "experiment_id selection_set_id ranking_mode selection_strategy region_id replicate config_id"
     columns |= {name: _of(manifest[name]) for name in (*names.split(), "task_seed64", "psf_bin", "depth_bin")}
+    if config.injection.mode != "frozen":
+        # The manifest's grid cell and seed describe arcs that were not made.
+        drawn = np.where(columns["is_control"] == 1, columns["config_id"].data, config.injection.mode).astype(object)
+        columns |= {"config_id": _known(drawn), "task_seed64": _null(n_rows)}
     return columns | {name: _of(manifest[name]) for name in ("psfsize_r", "psfdepth_r", "ebv")}
 
 

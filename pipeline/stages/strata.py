@@ -164,6 +164,7 @@ def _metrics(
     ends = (found.value, found.low, found.high) if found else (None, None, None)
     row |= {key: _NAN if end is None else end for key, end in zip(("auc", "auc_low", "auc_high"), ends, strict=True)}
     row["auc_method"] = found.method if found else ""
+    row["tpr_method"] = WILSON
     for name, threshold in thresholds.items():
         known = not np.isnan(threshold)
         n_above = int(np.count_nonzero(logit[label == 1] >= threshold))

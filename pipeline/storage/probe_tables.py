@@ -21,7 +21,6 @@ from pipeline.storage.locations import Location, RunLayout
 
 # The columns that tell the rows of the embeddings apart; every other column is a feature, layer_<k>_<i>.
 EMBEDDED_COLUMNS = ("kind", "host_id", "psfsize_arcsec", "sky_sigma_nmgy", "aperture_nmgy")
-EMBEDDED_KINDS = ("injected", "control", "anchor")
 _IDENTITY_DIGITS = 16
 
 

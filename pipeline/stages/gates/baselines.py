@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 PERMUTATIONS = 20
 BOOTSTRAPS = 400
+SWAPS = 499
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 Relabel = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
@@ -102,6 +103,36 @@ def swap_within_pairs(twin: NDArray[np.int64]) -> Relabel:
         return permuted
 
     return relabel
+
+
+def pair_swap_null(
+    statistic: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
+    injected: NDArray[np.float64],
+    control: NDArray[np.float64],
+    neutral: float,
+    generator: np.random.Generator,
+) -> dict[str, float]:
+    """How far a statistic of pairs lies from what it is if the members of random pairs are swapped.
+
+    Args:
+        statistic: of (pair,) values of the injected members and of the controls.
+        injected, control: (pair,) finite values.
+        neutral: the statistic where the members do not differ.
+        generator: of the swaps.
+
+    Returns:
+        null_permutations; null_std about `neutral`; p_permutation, two-sided, at least 1 / (1 + permutations).
+    """
+    distance = abs(statistic(injected, control) - neutral)
+    null = np.empty(SWAPS)
+    for index in range(SWAPS):
+        swap = generator.integers(0, 2, injected.size) == 1
+        null[index] = statistic(np.where(swap, control, injected), np.where(swap, injected, control)) - neutral
+    return {
+        "null_permutations": float(SWAPS),
+        "null_std": float(np.sqrt(np.mean(null**2))),
+        "p_permutation": (1 + int((np.abs(null) >= distance).sum())) / (1 + SWAPS),
+    }
 
 
 def shuffle_labels(label: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:

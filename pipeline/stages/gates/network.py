@@ -213,6 +213,9 @@ def mask_centres(sample: GateInput) -> Measurement:
     steps = np.diff(lost)
     steepest = int(np.argmax(steps))
     injected = _injected(sample)
+    label, host = _column(sample, "label"), _column(sample, "host_id")
+    generator = gate_generator(sample.config.run.seed, "centre_mask_curve")
+    null = _swap_null(label, host, _scores(sample, columns[0]), _scores(sample, columns[core]), generator)
     power = {
         f"{radius:g}": float(_finite(sample, f"arc_power_{mask_name(radius)}", injected).mean())
         for radius in section.mask_radii_px
@@ -237,6 +240,8 @@ def mask_centres(sample: GateInput) -> Measurement:
             "arc_power_inside": power,
             "median_theta_e_px": float(np.median(theta_e_px)),
             "bootstraps": BOOTSTRAPS,
+            "null_permutations": _SWAPS,
+            "p_permutation": (1 + int((np.abs(null) >= abs(curve[0] - curve[core])).sum())) / (1 + _SWAPS),
         },
         message="AUC "
         + ", ".join(f"{auc:.3f} (r < {radius:g} px)" for radius, auc in zip(radii, curve.tolist(), strict=True))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.stages.gates.apertures import ANNULUS_STATISTICS, annulus_statistics
+from pipeline.stages.gates.baselines import pair_swap_null
 from pipeline.stages.gates.result import Attribution, GateInput, Measurement, cohen_d, gate_generator, has_role
 
 _BOOTSTRAPS = 400
@@ -54,6 +55,8 @@ def compare_normalisation(sample: GateInput) -> Measurement:
         host_id[pair],
         host_id[pair] if against == "d_pair_members" else np.concatenate([host_id[pair], host_id[other]]),
     )
+    own = injected[:, column], control[:, column]
+    null = pair_swap_null(cohen_d, *own, 0.0, gate_generator(sample.config.run.seed, "normalisation_null"))
     interval = _interval(injected[:, column], reference[:, column], hosts, sample.config.run.seed)
     return Measurement(
         passed=value <= section.normalisation_d_max,
@@ -64,6 +67,7 @@ def compare_normalisation(sample: GateInput) -> Measurement:
             "worst": worst,
             "against": against,
             "bootstraps": _BOOTSTRAPS,
+            "worst_column_within_pairs": null,
             "arc_in_annulus": _arc_in_annulus(measured["injected"], measured["control"], sample, pair),
         },
         message=f"largest |d| is {value:.4f}, of {worst}, injected against "

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pipeline.contracts.config import RunConfig
 from pipeline.stages.gates.result import GateInput, Measurement, Reinjection, has_role
 from pipeline.stages.injection import Accepted, Host, Injector
 from pipeline.stages.pairs import make_pairs
@@ -28,6 +29,11 @@ class _WithoutFlux(Injector):
 
     def freeze(self, rows: xr.Dataset, index: int, host: Host) -> Accepted | Refused:
         return _extinguished(super().freeze(rows, index, host))
+
+
+def no_injection(config: RunConfig) -> str:
+    """Why nothing can be injected again; empty if it can."""
+    return "not applicable: imported stamps were injected elsewhere" if config.manifest.kind == "stamps" else ""
 
 
 def audit_null_injection(sample: GateInput) -> Measurement:

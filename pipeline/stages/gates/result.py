@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import INJECTED_ROLES, ROLES
 from pipeline.stages.arcs import InjectionAssets
+from pipeline.stages.intervals import wilson_score_interval
 from pipeline.stages.sampling import Pilot
 
 
@@ -121,6 +122,7 @@ class GateResult:
         number: of the gate in the lessons, such as 1.6; empty if it has none.
         interval_95: of the value.
         attribution: in words, where the difference between the classes comes from; its numbers are in detail.
+        applicable: False if the configuration has nothing to judge, as the message says; it then counts as passed.
     """
 
     name: str
@@ -135,6 +137,7 @@ class GateResult:
     number: str = ""
     interval_95: tuple[float, float] | None = None
     attribution: str = ""
+    applicable: bool = True
 
 
 @dataclass(frozen=True)
@@ -233,10 +236,8 @@ def wilson_interval(part: int, whole: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927); (0, 1) for nothing of nothing."""
     if whole == 0:
         return 0.0, 1.0
-    share, z = part / whole, 1.959964
-    centre = (share + z**2 / (2 * whole)) / (1 + z**2 / whole)
-    half = z / (1 + z**2 / whole) * float(np.sqrt(share * (1 - share) / whole + z**2 / (4 * whole**2)))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = wilson_score_interval(part, whole)
+    return float(low), float(high)
 
 
 def _count_classes(dataset: xr.Dataset) -> tuple[int, int]:

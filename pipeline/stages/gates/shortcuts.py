@@ -11,9 +11,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.contracts.datasets import INJECTED_ROLES
+from pipeline.contracts.gate_config import GateSection
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.stages.gates.apertures import CORE_STATISTICS, core_statistics, radial_profiles
-from pipeline.stages.gates.baselines import fit_baseline, out_of_fold_auc, shuffle_labels, swap_within_pairs
+from pipeline.stages.gates.baselines import (
+    fit_baseline,
+    out_of_fold_auc,
+    pair_swap_null,
+    shuffle_labels,
+    swap_within_pairs,
+)
 from pipeline.stages.gates.result import Attribution, GateInput, Measurement, cohen_d, gate_generator, has_role
 
 _RATIO_BAND = "r"
@@ -52,7 +59,7 @@ def compare_core_brightness(sample: GateInput) -> Measurement:
     return Measurement(
         passed=low <= ratio <= high,
         value=ratio,
-        bound=f"{low} <= injected / control <= {high} within {section.core_ratio_radius_px} px",
+        bound=f"{low} <= injected / control <= {high} {_core_words(section, section.core_ratio_radius_px)}",
         detail={
             "mean_injected_nmgy": mean_injected,
             "mean_control_nmgy": mean_control,
@@ -60,6 +67,13 @@ def compare_core_brightness(sample: GateInput) -> Measurement:
             "core_radius": section.core_radius,
             "median_radius_px": float(np.median(radius)),
             "bootstraps": _BOOTSTRAPS,
+            **pair_swap_null(
+                lambda first, second: float(first.mean() / second.mean()),
+                injected,
+                control,
+                1.0,
+                gate_generator(sample.config.run.seed, "core_brightness_ratio_null"),
+            ),
             "cohen_d": cohen_d(injected, control),
             "ratio_by_theta_e_over_fwhm": _ratios_by_resolution(sample, pairs, injected, control),
         },
@@ -67,6 +81,13 @@ def compare_core_brightness(sample: GateInput) -> Measurement:
         interval_95=interval,
         attribution=_ratio_attribution(injected, control, other, section.min_per_class),
     )
+
+
+def _core_words(section: GateSection, radius_px: float) -> str:
+    """Where the core ends, in words."""
+    if section.core_radius == "theta_e":
+        return f"within theta_E less the seeing, by pair, at most {radius_px} px"
+    return f"within {radius_px} px"
 
 
 def classify_core(sample: GateInput) -> Measurement:
@@ -87,7 +108,7 @@ def classify_core(sample: GateInput) -> Measurement:
     control = core_statistics(chosen.controls, "control", all_radii)
     return _classify_stamps(
         sample, "core_only_auc", chosen, injected, control, section.core_auc_max,
-        f"within {section.core_auc_radius_px} px", "the core alone",
+        _core_words(section, section.core_auc_radius_px), "the core alone",
         {"statistics": CORE_STATISTICS, "core_radius": section.core_radius},
     )  # fmt: skip
 

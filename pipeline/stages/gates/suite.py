@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import xarray as xr
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.errors import ConfigError, ContractError, VerificationError
+from pipeline.contracts.errors import ConfigError, PipelineError
 from pipeline.stages.gates.anchor_pattern import compare_anchor_pattern, count_anchors, no_anchors
 from pipeline.stages.gates.audits import audit_bandset, audit_pixels, audit_splits
 from pipeline.stages.gates.coverage import cover_grid, cover_threshold
@@ -26,7 +27,7 @@ from pipeline.stages.gates.network import (
     suppress_arcs,
 )
 from pipeline.stages.gates.normalisation import compare_normalisation
-from pipeline.stages.gates.null_injection import audit_null_injection
+from pipeline.stages.gates.null_injection import audit_null_injection, no_injection
 from pipeline.stages.gates.quality import (
     compare_quality,
     compare_splits,
@@ -56,7 +57,7 @@ from pipeline.stages.gates.shortcuts import (
 GATES = (
     Gate("bandset_audit", count_rows, audit_bandset, number="1.2"),
     Gate("finite_pixels", count_stamps, audit_pixels),
-    Gate("null_injection", count_pairs, audit_null_injection, number="1.3"),
+    Gate("null_injection", count_pairs, audit_null_injection, no_injection, number="1.3"),
     Gate("duplicate_audit", count_stamps, audit_duplicates),
     Gate("split_proportions", count_rows, audit_splits),
     Gate("quality_distributions", count_hosts, compare_quality, number="1.1"),
@@ -82,8 +83,13 @@ GATE_NAMES = tuple(gate.name for gate in GATES)
 DATA_GATE_NAMES = tuple(gate.name for gate in GATES if not gate.needs_scores)
 NETWORK_GATE_NAMES = tuple(gate.name for gate in GATES if gate.needs_scores)
 
-# What numpy, xarray, scipy, scikit-learn and the injection raise for data of the wrong shape, type or value.
-_DATA_ERRORS = (ValueError, TypeError, KeyError, ArithmeticError, IndexError, ContractError, VerificationError)
+# Whatever code that measures can raise; an error is a failed gate, not a failed suite.
+_FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+    ValueError, PipelineError,
+)  # fmt: skip
+
+logger = logging.getLogger("pipeline.stages")
 
 
 def check_waivers(config: RunConfig) -> None:
@@ -146,14 +152,16 @@ def run_network_gates(scores: xr.Dataset, config: RunConfig) -> list[GateResult]
 
 
 def run_gate(gate: Gate, sample: GateInput) -> GateResult:
-    """Verdict of one gate, failing closed as `run_gates` says."""
+    """Verdict of one gate, failing closed as `run_gates` says: whatever it raises fails it, and no other gate."""
     reason = gate.not_applicable(sample.config) if gate.not_applicable is not None else ""
     try:
         n_positive, n_control = gate.count(sample)
-    except _DATA_ERRORS as error:
+    except _FAULTS as error:
+        _log_error(gate, error)
         return _verdict(gate, sample, 0, 0, message=f"classes could not be counted: {_named(error)}")
     if reason:
-        return _verdict(gate, sample, n_positive, n_control, passed=True, message=reason)
+        result = _verdict(gate, sample, n_positive, n_control, passed=True, message=reason)
+        return dataclasses.replace(result, applicable=False)
     minimum = sample.config.gates.min_per_class if gate.fewest is None else gate.fewest(sample.config)
     if min(n_positive, n_control) < minimum:
         what = "one class only" if min(n_positive, n_control) == 0 else "too few samples"
@@ -162,12 +170,17 @@ def run_gate(gate: Gate, sample: GateInput) -> GateResult:
     try:
         found = gate.measure(sample)
         detail = json_value(found.detail)
-    except _DATA_ERRORS as error:
+    except _FAULTS as error:
+        _log_error(gate, error)
         return _verdict(gate, sample, n_positive, n_control, message=f"could not be measured: {_named(error)}")
     if found.value is None or not math.isfinite(found.value):
         message = f"the statistic is not a number ({found.value}): {found.message}"
         return _verdict(gate, sample, n_positive, n_control, bound=found.bound, detail=detail, message=message)
     return _measured(gate, sample, n_positive, n_control, found, detail)
+
+
+def _log_error(gate: Gate, error: Exception) -> None:
+    logger.warning("gate raised", exc_info=error, extra={"fields": {"gate": gate.name}})
 
 
 def failed_gates(results: Iterable[GateResult]) -> list[GateResult]:

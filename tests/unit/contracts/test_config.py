@@ -33,7 +33,6 @@ NO_DEFAULT = (
     "injection.extinction",
     "injection.priors.theta_e_arcsec",
     "injection.priors.src_mag_r",
-    "sampling.method",
     "sampling.metric",
     "training.epochs",
     "shards.samples",
@@ -93,6 +92,22 @@ def test_band_i_is_refused_with_its_reason() -> None:
     """A configuration that asks for i says that i has no source colour."""
     with pytest.raises(ConfigError, match="band i has no source colour"):
         parsed(survey__bands=["g", "r", "i"])
+
+
+@pytest.mark.parametrize(
+    ("root", "name"),
+    [("s3://darkhaloscope/phase4_pipeline/phase4c", "v5_cosmos_paired"), ("/data/phase4c/v4_sota_moffat/", "mine")],
+)
+def test_prefixes_of_the_emr_system_are_refused(root: str, name: str) -> None:
+    """No run is written where the old results lie; such a name elsewhere is free."""
+    with pytest.raises(ConfigError, match="which the EMR system wrote"):
+        parsed(run__root=root, run__name=name, run__region="us-east-2")
+    assert parsed(run__root="/data/runs", run__name="v5_again").run.name == "v5_again"
+
+
+def test_sampling_method_is_snr_first_unless_named() -> None:
+    """The documented default."""
+    assert parsed(sampling__method=...).sampling.method == "snr_first"
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/x", "s3a://bucket/x"])

@@ -12,6 +12,7 @@ import xarray as xr
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.emr_columns import STAMP_COLUMN, STAMP_TABLE
+from pipeline.contracts.emr_manifest import MANIFEST_TYPES
 from pipeline.contracts.errors import ContractError
 from pipeline.stages.arcs import InjectionAssets
 from pipeline.stages.emr_stamps import EmrShard, emr_stamp_columns, paired_rows
@@ -92,3 +93,15 @@ def test_other_bands_and_other_rows_are_refused(
     other = EmrShard(pd.DataFrame({"task_id": ["a", "b", "c", "d"]}), shard.cutouts, shard.pairs, shard.has_stamp)
     with pytest.raises(ContractError, match="other rows"):
         emr_stamp_columns(other, config)
+
+
+def test_labels_of_arcs_that_a_manifest_did_not_decide(shard: EmrShard, config: RunConfig) -> None:
+    """A run that draws its arcs keeps the manifest's identity, not the grid cell and the seed of another arc."""
+    manifest = pd.DataFrame({name: ["x" if kind == "string" else 1] * 4 for name, kind in MANIFEST_TYPES.items()})
+    manifest["task_id"] = shard.pairs["task_id"].to_numpy()
+    manifest["config_id"] = ["grid_sota_a", "grid_sota_b", "grid_sota_c", "CONTROL"]
+    manifest["task_seed64"] = [1, 2, 3, 4]
+    columns = emr_stamp_columns(EmrShard(manifest, shard.cutouts, shard.pairs, shard.has_stamp), config)
+    assert columns["config_id"].tolist() == ["sample", "sample", "sample", "CONTROL"]
+    assert columns["task_seed64"].mask.all()
+    assert columns["experiment_id"].tolist() == ["x"] * 4

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.stages.gates.baselines import fit_baseline, out_of_fold_auc, shuffle_labels, swap_within_pairs
+from pipeline.stages.gates.baselines import (
+    fit_baseline,
+    out_of_fold_auc,
+    pair_swap_null,
+    shuffle_labels,
+    swap_within_pairs,
+)
 
 LABEL = np.repeat(np.array([1, 0]), 500)
 HOSTS = np.arange(1000)
@@ -51,3 +57,23 @@ def test_swaps_keep_one_member_of_each_pair_positive():
     assert (drawn[:, 1] + drawn[:, 4] == 1).all()
     assert (drawn[:, 3] == 0).all()
     assert 0 < drawn[:, 0].sum() < 20
+
+
+def test_swapping_pair_members_tells_a_difference_from_none():
+    """A shift of every pair is never reached by swaps; noise of either sign is; equal members give p of 1."""
+    generator = np.random.default_rng(5)
+    control = generator.normal(0.0, 1.0, 300)
+    noise = generator.normal(0.0, 0.2, 300)
+
+    def statistic(injected, other):
+        return float((injected - other).mean())
+
+    p = [
+        pair_swap_null(statistic, control + shift, control, 0.0, np.random.default_rng(1))["p_permutation"]
+        for shift in (noise + 0.1, noise - noise.mean(), np.zeros(300))
+    ]
+    assert p[0] == 1 / 500
+    assert p[1] > 0.9
+    assert p[2] == 1.0
+    found = pair_swap_null(statistic, control + noise, control, 0.0, np.random.default_rng(1))
+    assert found["null_std"] == pytest.approx(np.sqrt((noise**2).mean() / 300), rel=0.1)

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from pipeline.contracts.errors import ConfigError
+from pipeline.stages.gates import suite
 from pipeline.stages.gates.suite import (
     DATA_GATE_NAMES,
     GATE_NAMES,
@@ -133,6 +134,23 @@ def test_gate_that_raises_fails(cube, place, variable, gate):
     assert variable in result.message
 
 
+@pytest.mark.parametrize("fault", [RuntimeError("out of workers"), OSError("disk"), AttributeError("no such thing")])
+def test_gate_that_raises_anything_fails_alone(cube, monkeypatch, fault):
+    """Whatever a gate raises is its failure; every other gate keeps its verdict."""
+
+    def broken(sample):
+        raise fault
+
+    before = {result.name: result.passed for result in cube.verdicts()}
+    gates = tuple(
+        dataclasses.replace(gate, measure=broken) if gate.name == "snr_correlation" else gate for gate in suite.GATES
+    )
+    monkeypatch.setattr(suite, "GATES", gates)
+    after = {result.name: result for result in cube.verdicts()}
+    assert type(fault).__name__ in after["snr_correlation"].message
+    assert {name: result.passed for name, result in after.items()} == {**before, "snr_correlation": False}
+
+
 def test_gates_fail_without_roles(cube):
     """If classes cannot be counted, no gate passes."""
     cube.columns, cube.stamps = cube.columns.drop_vars("role"), cube.stamps.drop_vars("role")
@@ -142,7 +160,9 @@ def test_gates_fail_without_roles(cube):
 def test_gates_fail_an_empty_cube(cube):
     """A cube without rows passes no gate that applies."""
     cube.columns, cube.stamps = cube.columns.isel(sample=[]), cube.stamps.isel(sample=[])
-    assert {result.name for result in cube.verdicts() if result.passed} == {"anchor_pattern"}
+    verdicts = cube.verdicts()
+    assert not any(result.passed for result in verdicts if result.applicable)
+    assert {result.name for result in verdicts if not result.applicable} == {"anchor_pattern"}
 
 
 def test_statistic_that_is_not_a_number_fails(cube):
