@@ -157,7 +157,7 @@ def anchors_measure_command(
 @app.command("parity")
 def anchors_parity_command(
     first: Annotated[str, typer.Argument(metavar="A", help="cutouts cube, the reference")],
-    second: Annotated[str, typer.Argument(metavar="B", help="cutouts cube, or folder of FITS or NPZ stamps")],
+    second: Annotated[str, typer.Argument(metavar="B", help="cutouts or imported training cube, or folder of stamps")],
     bands: Bands = "g,r,z",
     ratio_tolerance: Annotated[float, typer.Option(help="largest |median flux ratio - 1|")] = _PARITY.ratio_tolerance,
     offset_sigma_max: Annotated[float, typer.Option(help="largest background difference")] = _PARITY.offset_sigma_max,

@@ -18,7 +18,7 @@ from pipeline.contracts.anchors import (
     ParityLimits,
     VisibilityLimits,
 )
-from pipeline.contracts.datasets import REJECT_REASONS
+from pipeline.contracts.datasets import CUTOUTS, REJECT_REASONS, ROLES
 from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.contracts.manifest import PARENT_COLUMNS, PARENT_OPTIONAL_COLUMNS
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
@@ -190,7 +190,8 @@ def compare_sources(
 
     Args:
         first: published cutouts cube, the reference.
-        second: another cutouts cube, or a folder of FITS or NPZ stamps.
+        second: another cutouts cube, a training cube such as `dhs import` makes of old stamps, whose controls are
+            compared, or a folder of FITS or NPZ stamps.
         bands: bands to compare.
         limits: see ParityLimits.
 
@@ -223,8 +224,13 @@ def anchor_manifest(accepted: pd.DataFrame) -> pd.DataFrame:
 
 def _open_cutouts(location: Location, *bands: str) -> PublishedCube:
     cube = open_cube(location)
-    if cube.attrs["schema"] != "cutouts":
+    if cube.attrs["schema"] != CUTOUTS.name:
         raise ContractError(f"{location.url}: expected a cutouts cube, got a {cube.attrs['schema']} cube")
+    return _demand_bands(cube, *bands)
+
+
+def _demand_bands(cube: PublishedCube, *bands: str) -> PublishedCube:
+    location = cube.location
     missing = [band for band in bands if band not in cube.attrs["bands"]]
     if missing:
         raise ContractError(f"{location.url}: expected band {', '.join(missing)}, it has {cube.attrs['bands']}")
@@ -281,10 +287,14 @@ def _stamps_of(location: Location, bands: Sequence[str]) -> tuple[np.ndarray, np
     if not is_published(location):
         stamps = read_stamp_folder(location, bands)
         return stamps.ra_deg, stamps.dec_deg, stamps.images
-    cube = _open_cutouts(location, *bands)
+    cube = _demand_bands(open_cube(location), *bands)
     chosen = [cube.attrs["bands"].index(band) for band in bands]
-    shards = [cube.read_shard(shard, ["image", "ra_deg", "dec_deg", "cutout_ok"]) for shard in range(cube.n_shards)]
+    # Imported stamps are a training cube, whose controls are the hosts as observed.
+    pixels, flag = ("image", "cutout_ok") if cube.attrs["schema"] == CUTOUTS.name else ("control", "role")
+    shards = [cube.read_shard(shard, [pixels, "ra_deg", "dec_deg", flag]) for shard in range(cube.n_shards)]
     stamps_of_cube = xr.concat(shards, "sample")
-    stamps_of_cube = stamps_of_cube.isel(sample=np.flatnonzero(stamps_of_cube["cutout_ok"].to_numpy()))
-    image = stamps_of_cube["image"].to_numpy()[:, chosen]
+    flags = stamps_of_cube[flag].to_numpy()
+    there = flags == 1 if flag == "cutout_ok" else np.isin(flags, [ROLES.index(name) for name in ("pair", "control")])
+    stamps_of_cube = stamps_of_cube.isel(sample=np.flatnonzero(there))
+    image = stamps_of_cube[pixels].to_numpy()[:, chosen]
     return stamps_of_cube["ra_deg"].to_numpy(), stamps_of_cube["dec_deg"].to_numpy(), list(image)

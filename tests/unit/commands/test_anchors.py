@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from pipeline.commands.anchors import app
 from pipeline.contracts.anchors import MEASURED_ANCHORS
-from pipeline.contracts.datasets import CUTOUTS
+from pipeline.contracts.datasets import CUTOUTS, ROLES, TRAINING
 from pipeline.contracts.errors import ConfigError, ContractError, VerificationError
+from pipeline.contracts.schema import CubeSchema
 from pipeline.storage.anchor_tables import read_anchor_table
 from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, publish_cube, write_shard
 from pipeline.storage.locations import Location
@@ -35,16 +36,16 @@ def call(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def cutouts(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Write a published cutouts cube of the given dataset."""
+    """Write a published cube of the given dataset, by default a cutouts cube."""
 
-    def write(dataset: xr.Dataset, name: str) -> Path:
+    def write(dataset: xr.Dataset, name: str, schema: CubeSchema = CUTOUTS) -> Path:
         folder = tmp_path_factory.mktemp(name)
         location = Location(str(folder))
         shape = CubeShape({"sample": N_ROWS, "band": 3, "y": SIZE, "x": SIZE}, shard_samples=4, inner_chunk=2)
-        create_cube(location, CUTOUTS, shape)
+        create_cube(location, schema, shape)
         for shard in range(shape.n_shards):
-            write_shard(location, CUTOUTS, shape, shard, dataset.isel(sample=shape.rows(shard)))
-        publish_cube(location, cube_attributes(CUTOUTS, shape, {"bands": BANDS}))
+            write_shard(location, schema, shape, shard, dataset.isel(sample=shape.rows(shard)))
+        publish_cube(location, cube_attributes(schema, shape, {"bands": BANDS}))
         return folder
 
     return write
@@ -168,6 +169,27 @@ def test_parity_of_two_cubes_and_of_a_folder(tmp_path: Path, scene: xr.Dataset, 
     assert verdict["verdict"] == "differ"
     assert verdict["bands"]["r"]["ratio"]["median"] == pytest.approx(1.1, abs=0.005)
     assert len(pd.read_csv(tmp_path / "out" / "pairs.csv")) == verdict["positions"] == N_ROWS
+
+
+def test_parity_with_old_stamps(scene: xr.Dataset, cutouts: Callable[..., Path]) -> None:
+    """The controls of an imported training cube are a source; rows without control are left out."""
+    sizes = {"sample": N_ROWS, "band": 3, "y": SIZE, "x": SIZE}
+    old = xr.Dataset(
+        {
+            variable.name: (
+                variable.dims,
+                np.full([sizes[dim] for dim in variable.dims], "" if variable.dtype == "str" else 0).astype(
+                    object if variable.dtype == "str" else variable.dtype
+                ),
+            )
+            for variable in TRAINING.variables
+        }
+    )
+    old["control"][:] = scene["image"].to_numpy()
+    old["ra_deg"][:], old["dec_deg"][:] = scene["ra_deg"].to_numpy(), scene["dec_deg"].to_numpy()
+    old["role"][:] = [ROLES.index(role) for role in ("pair", "control", "pair", "unused", "control", "pair")]
+    found = json.loads(call("parity", str(cutouts(scene, "new")), str(cutouts(old, "old", TRAINING))))
+    assert (found["verdict"], found["positions"]) == ("identical", N_ROWS - 1)
 
 
 def test_sources_without_common_position_are_an_error(
