@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.contracts.config import S3_SCHEMES, Bands, ClusterSection
+from pipeline.contracts.cluster_config import ClusterSection
+from pipeline.contracts.config import S3_SCHEMES, Bands
 from pipeline.contracts.emr_variants import belongs_to_emr
 from pipeline.contracts.priors import Positive, Section
 from pipeline.contracts.survey import BANDS

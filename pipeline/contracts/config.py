@@ -15,11 +15,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.contracts.anchor_config import AnchorsSection
+from pipeline.contracts.cluster_config import ClusterSection
 from pipeline.contracts.emr_variants import belongs_to_emr
 from pipeline.contracts.evaluation import EvaluationSettings
 from pipeline.contracts.gate_config import GateSection
 from pipeline.contracts.injection import InjectionSection
-from pipeline.contracts.priors import Fraction, Positive, Section
+from pipeline.contracts.priors import Fraction, Section
 from pipeline.contracts.sampling import SamplingSection
 from pipeline.contracts.survey import BANDS
 from pipeline.contracts.training_config import TrainingSection
@@ -127,23 +128,6 @@ class ShardSection(Section):
     def _chunks_divide(self) -> ShardSection:
         if self.samples % self.inner_chunk:
             raise ValueError(f"samples={self.samples} is not a multiple of inner_chunk={self.inner_chunk}")
-        return self
-
-
-class ClusterSection(Section):
-    """Where tasks run: worker processes of this machine, or a scheduler that already runs."""
-
-    kind: Literal["local", "address"]
-    workers: Annotated[int, Field(ge=1, le=10_000)] = 2
-    memory_per_worker: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MiB|GiB|MB|GB)$")] = "2GiB"
-    address: str | None = None
-    dashboard_port: Annotated[int, Field(ge=0, le=65_535)] = 0
-    no_workers_timeout_s: Positive = 300.0
-
-    @model_validator(mode="after")
-    def _address_given(self) -> ClusterSection:
-        if (self.kind == "address") != (self.address is not None):
-            raise ValueError("cluster.address is needed by, and only by, kind: address")
         return self
 
 

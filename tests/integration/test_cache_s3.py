@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.contracts.cache_config import CacheConfig
-from pipeline.contracts.config import ClusterSection
+from pipeline.contracts.cluster_config import ClusterSection
 from pipeline.driver.coadd_cache import CacheTask, fill_bricks
 from pipeline.storage.locations import Location
 

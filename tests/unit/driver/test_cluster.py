@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.contracts.config import ClusterSection
+from pipeline.contracts.cluster_config import ClusterSection
 from pipeline.contracts.errors import ClusterError
 from pipeline.driver.cluster import PreparedWorkerPlugin, open_cluster
 from pipeline.driver.provenance import code_version
