@@ -84,7 +84,7 @@ def run_shards(
         with StageProgress(stage, len(tasks), len(done), client.dashboard_link) as progress:
             window = _Window(cluster, function, retries, arguments, progress)
             waiting = iter(todo)
-            size = max(_WINDOW_PER_THREAD * sum(client.nthreads().values()), 1)
+            size = _WINDOW_PER_THREAD * cluster.threads
             window.fill(waiting, size)
             while window.in_flight:
                 for receipt in window.finished():

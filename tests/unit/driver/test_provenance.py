@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
-from pipeline.driver.provenance import code_version, environment, git_sha
+import pipeline
+from pipeline.contracts.errors import ConfigError
+from pipeline.driver.provenance import code_version, environment, git_sha, proof_of_code
 
 
 def test_code_version_is_version_and_digest() -> None:
@@ -20,7 +23,20 @@ def test_environment_names_what_decides_numbers() -> None:
     assert {"numba", "zarr", "astropy", "python", "git_sha", "code_version"} <= set(found)
 
 
-def test_image_git_sha_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package learns its commit from the environment of its image."""
-    monkeypatch.setenv("DHS_GIT_SHA", "abc123")
+def test_image_knows_its_commit_from_its_build_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a checkout the commit is that of the image's build file, unknown without one; a broken one is an error."""
+    monkeypatch.setattr(pipeline, "__file__", str(tmp_path / "site-packages" / "pipeline" / "__init__.py"))
+    monkeypatch.setenv("DHS_BUILD_FILE", str(tmp_path / "build.json"))
+    assert git_sha() == "unknown"
+    (tmp_path / "build.json").write_text('{"git_sha": "abc123"}')
     assert git_sha() == "abc123"
+    (tmp_path / "build.json").write_text("[1]")
+    with pytest.raises(ConfigError, match="expected a JSON object, got list"):
+        git_sha()
+
+
+def test_proof_holds_code_commit_and_packages() -> None:
+    """What a worker must have in common with the driver names the packages and Python without its patch number."""
+    proof = proof_of_code()
+    assert {"code_version", "git_sha", "numpy", "numba", "zarr", "dask", "distributed"} <= set(proof)
+    assert re.fullmatch(r"\d+\.\d+", proof["python"])
