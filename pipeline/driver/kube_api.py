@@ -66,7 +66,8 @@ class KubeApi:
         self.close()
 
     def close(self) -> None:
-        """Stop the thread that the session lives in."""
+        """Close the session, and stop the thread that it lives in."""
+        self._portal.call(self._hang_up)
         self._stack.close()
 
     def version(self) -> str:
@@ -123,8 +124,13 @@ class KubeApi:
     def serves(self, resource: str) -> bool:
         """True if the server knows the kind; for custom resources, if their definition is installed."""
         version = RESOURCES[resource]
-        found = self._json("GET", "", base="/api/v1" if version == "v1" else f"/apis/{version}", absent=True)
+        found = self._json("GET", "", version, base="/api" if version == "v1" else "/apis", absent=True)
         return found is not None and any(entry["name"] == resource for entry in found["resources"])
+
+    async def _hang_up(self) -> None:
+        # kr8s has no way of closing its session.
+        if self._api._session is not None:
+            await self._api._session.aclose()
 
     async def _open(self) -> Any:
         with _explained("find the API server"):
@@ -168,7 +174,7 @@ class KubeApi:
     async def _send(self, method: str, resource: str, path: str, options: dict[str, Any]) -> tuple[int, str]:
         version = RESOURCES.get(resource, "")
         namespace = None if resource in ("", *_CLUSTER_WIDE) else self.namespace
-        url = f"{resource}/{path}" if path else resource
+        url = "/".join(filter(None, (resource, path)))
         arguments = {"timeout": _REQUEST_TIMEOUT_S, "raise_for_status": True, **options}
         try:
             async with self._api.call_api(method, version=version, url=url, namespace=namespace, **arguments) as answer:

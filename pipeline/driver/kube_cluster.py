@@ -7,8 +7,9 @@ import json
 import logging
 import time
 from contextlib import ExitStack
-from typing import Any
 
+import httpx
+import kr8s
 from dask_kubernetes.constants import MAX_CLUSTER_NAME_LEN
 from dask_kubernetes.operator import KubeCluster
 from distributed.utils import LoopRunner, sync
@@ -111,18 +112,28 @@ class OperatorCluster:
         runner = LoopRunner()
         runner.start()
 
-        async def attach() -> Any:
-            return await KubeCluster.from_name(
+        async def attach() -> str:
+            cluster = await KubeCluster.from_name(
                 self._name, namespace=self._release.namespace, asynchronous=True, loop=runner.loop, quiet=True
             )
+            address = str(cluster.scheduler_address)
+            await cluster.close()
+            return address
 
         try:
-            cluster = sync(runner.loop, attach, callback_timeout=timeout_s)
-        except (TimeoutError, OSError) as error:
+            return str(sync(runner.loop, attach, callback_timeout=timeout_s))
+        except (
+            TimeoutError,
+            OSError,
+            ValueError,
+            KeyError,
+            httpx.HTTPError,
+            kr8s.ServerError,
+            kr8s.NotFoundError,
+        ) as error:
             raise ClusterError(f"the scheduler of {self._name} is ready and does not answer: {error!r}") from error
-        self._stack.callback(runner.stop)
-        self._stack.callback(sync, runner.loop, cluster.close, callback_timeout=_DELETE_TIMEOUT_S)
-        return str(cluster.scheduler_address)
+        finally:
+            runner.stop()
 
     def _delete(self) -> None:
         self._api.delete("daskclusters", self._name)
