@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install demo demo-real test lint types imports check bench lock docs clean
+.PHONY: install demo demo-real test lint types imports check bench lock docs chart clean
 
 install: $(STAMP)
 
@@ -65,5 +65,8 @@ lock: install
 docs: install
 	$(BIN)/python docs/build.py
 
+chart: install
+	$(BIN)/python helm/check.py
+
 clean:
-	rm -rf $(VENV) runs data
+	rm -rf $(VENV) .tools runs data

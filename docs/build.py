@@ -1,7 +1,7 @@
-"""Generated documentation: the tables of docs/contracts.md, the README's picture and the accuracy figure.
+"""Generated documentation: tables of docs/contracts.md, the chart's files, the README's picture, the accuracy figure.
 
-python docs/build.py            docs/contracts.md; docs/figures/accuracy.png from the numbers in benchmarks/results; and
-                                docs/figures/data-flow.png if runs/demo is complete
+python docs/build.py            docs/contracts.md; what chart_pages.py writes; docs/figures/accuracy.png from the
+                                numbers in benchmarks/results; and docs/figures/data-flow.png if runs/demo is complete
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
+from chart_pages import write_chart_files
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
@@ -36,6 +37,7 @@ COADDS = DOCS.parent / "data" / "demo-survey" / "coadd"
 def main() -> None:
     """Write what can be generated from what is here."""
     (DOCS / "contracts.md").write_text(contracts_page(), encoding="utf-8")
+    write_chart_files()
     curve, peers = (json.loads((RESULTS / name).read_text("utf-8")) for name in ("render-curve.json", "render.json"))
     accuracy(curve, peers).savefig(DOCS / "figures" / "accuracy.png", dpi=110)
     if (DEMO / "_SUCCESS").exists():

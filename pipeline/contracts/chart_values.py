@@ -38,31 +38,35 @@ _WIDTH = 110
 class ChartValues(ChartSection):
     """Everything that `helm install` can be told."""
 
-    config: str | RunConfig = Field(
-        "", description="the run configuration, needed: --set-file config=FILE, or the same as a mapping"
+    config: str | RunConfig | None = Field(
+        default=None, description="the run configuration, needed: --set-file config=FILE, or the same as a mapping"
     )
     fullname_override: Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]{0,48}[a-z0-9])?)?$")] = Field(
-        "", description="name of every object instead of the release's, at most 50 characters"
+        default="", description="name of every object instead of the release's, at most 50 characters"
     )
-    image: Images = Field(Images(), description="images, by digest where it matters")
-    cluster: ClusterValues = Field(ClusterValues(), description="how the driver obtains its scheduler")
-    aws: AwsValues = Field(AwsValues(), description="region and keys of the store")
-    service_accounts: Accounts = Field(Accounts(), description="accounts of the pods")
-    rbac: Rbac = Field(Rbac(), description="rights of the driver")
-    network_policy: NetworkPolicies = Field(NetworkPolicies(), description="who may talk to whom")
-    spot: Spot = Field(Spot(), description="interruptible nodes for workers")
-    driver: Driver = Field(Driver(), description="the Job that is the run")
-    scheduler: Scheduler = Field(Scheduler(), description="the Dask scheduler")
-    worker: Worker = Field(Worker(), description="the Dask workers")
-    program: Program = Field(Program(), description="the programs of the network")
-    scratch: Scratch = Field(Scratch(), description="sizes of the writable volumes")
-    pod_disruption_budget: Toggle = Field(Toggle(), description="keep node drains away from the driver")
-    prometheus: Prometheus = Field(Prometheus(), description="metrics")
-    ingress: DashboardIngress = Field(DashboardIngress(), description="the dashboard from outside")
-    extra_env: Objects = Field([], description="further environment variables of every container")
-    extra_volumes: Objects = Field([], description="further volumes of driver, workers, programs and `helm test`")
-    extra_volume_mounts: Objects = Field([], description="where those volumes are mounted")
-    extra_labels: Labels = Field({}, description="labels of every pod, such as owner and project for cost reports")
+    image: Images = Field(default=Images(), description="images, by digest where it matters")
+    cluster: ClusterValues = Field(default=ClusterValues(), description="how the driver obtains its scheduler")
+    aws: AwsValues = Field(default=AwsValues(), description="region and keys of the store")
+    service_accounts: Accounts = Field(default=Accounts(), description="accounts of the pods")
+    rbac: Rbac = Field(default=Rbac(), description="rights of the driver")
+    network_policy: NetworkPolicies = Field(default=NetworkPolicies(), description="who may talk to whom")
+    spot: Spot = Field(default=Spot(), description="interruptible nodes for workers")
+    driver: Driver = Field(default=Driver(), description="the Job that is the run")
+    scheduler: Scheduler = Field(default=Scheduler(), description="the Dask scheduler")
+    worker: Worker = Field(default=Worker(), description="the Dask workers")
+    program: Program = Field(default=Program(), description="the programs of the network")
+    scratch: Scratch = Field(default=Scratch(), description="sizes of the writable volumes")
+    pod_disruption_budget: Toggle = Field(default=Toggle(), description="keep node drains away from the driver")
+    prometheus: Prometheus = Field(default=Prometheus(), description="metrics")
+    ingress: DashboardIngress = Field(default=DashboardIngress(), description="the dashboard from outside")
+    extra_env: Objects = Field(default=[], description="further environment variables of every container")
+    extra_volumes: Objects = Field(
+        default=[], description="further volumes of driver, workers, programs and `helm test`"
+    )
+    extra_volume_mounts: Objects = Field(default=[], description="where those volumes are mounted")
+    extra_labels: Labels = Field(
+        default={}, description="labels of every pod, such as owner and project for cost reports"
+    )
 
 
 def values_schema() -> dict[str, Any]:
@@ -83,7 +87,7 @@ def values_schema_text() -> str:
 
 def values_text() -> str:
     """What values.yaml holds: every default with its meaning above it."""
-    head = "# Generated from pipeline/contracts/chart_values.py by docs/build.py; its JSON schema refuses unknown keys.\n"
+    head = "# Written from pipeline/contracts/chart_values.py by make docs; values.schema.json refuses unknown keys.\n"
     return head + "\n".join(_section_lines(ChartValues(), 0)) + "\n"
 
 

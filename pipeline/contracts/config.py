@@ -32,7 +32,8 @@ def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-Bands = Annotated[tuple[Literal["g", "r", "i", "z"], ...], BeforeValidator(_split_commas)]
+_BandNames = tuple[Literal["g", "r", "i", "z"], ...]
+Bands = Annotated[_BandNames, BeforeValidator(_split_commas, json_schema_input_type=_BandNames | str)]
 
 
 class RunSection(Section):

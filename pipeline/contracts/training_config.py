@@ -52,7 +52,7 @@ def _constant(value: object) -> object:
     return {"start": value, "end": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Schedule = Annotated[EpochRamp, BeforeValidator(_constant)]
+Schedule = Annotated[EpochRamp, BeforeValidator(_constant, json_schema_input_type=EpochRamp | Fraction)]
 
 
 class CentreDegradation(Section):

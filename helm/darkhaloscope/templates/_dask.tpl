@@ -65,7 +65,7 @@ containers:
     env:
       {{- include "dhs.env" (dict "root" $root "image" $root.Values.image.worker "values" $values) | nindent 6 }}
       {{- include "dhs.daskEnv" $root | nindent 6 }}
-      {{- include "dhs.threadEnv" $root | nindent 6 }}
+      {{- include "dhs.threadEnv" $root | trim | nindent 6 }}
       - name: DHS_WORKER_MEMORY_LIMIT
         value: {{ $memory | quote }}
       - name: DHS_WORKER_THREADS

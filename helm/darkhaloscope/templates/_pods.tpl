@@ -109,8 +109,8 @@ envFrom:
 
 {{/* One thread per process in numerical libraries. */}}
 {{- define "dhs.threadEnv" -}}
-{{- range list "OMP_NUM_THREADS" "OPENBLAS_NUM_THREADS" "MKL_NUM_THREADS" "NUMBA_NUM_THREADS" }}
-- name: {{ . }}
+{{- range $name := list "OMP_NUM_THREADS" "OPENBLAS_NUM_THREADS" "MKL_NUM_THREADS" "NUMBA_NUM_THREADS" }}
+- name: {{ $name }}
   value: "1"
 {{- end }}
 {{- end }}
@@ -157,6 +157,8 @@ rules:
       containerName: {{ . }}
       operator: In
       values: [2, 3]
+    # Empty, because the API description of 1.28 calls it required and clients check against that.
+    onPodConditions: []
   - action: Ignore
     onPodConditions:
       - type: DisruptionTarget
@@ -165,7 +167,7 @@ rules:
 
 {{/* Kubernetes 1.28 does by default what newer ones can be told: no new pod before the old one has ended. Takes the root. */}}
 {{- define "dhs.podReplacementPolicy" -}}
-{{- if semverCompare ">=1.29.0-0" .Capabilities.KubeVersion.Version }}
+{{- if semverCompare ">=1.29.0-0" .Capabilities.KubeVersion.Version -}}
 podReplacementPolicy: Failed
-{{- end }}
+{{- end -}}
 {{- end }}

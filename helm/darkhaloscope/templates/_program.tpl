@@ -17,7 +17,9 @@ spec:
   completionMode: {{ ternary "Indexed" "NonIndexed" (gt (int $values.nodes) 1) }}
   podFailurePolicy:
     {{- include "dhs.podFailurePolicy" "program" | nindent 4 }}
-  {{- include "dhs.podReplacementPolicy" . | indent 2 }}
+  {{- with include "dhs.podReplacementPolicy" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
   template:
     metadata:
       labels:

@@ -1,0 +1,87 @@
+"""What the chart renders: as objects, and whether an API server would take them as they are."""
+
+from __future__ import annotations
+
+import copy
+import importlib.resources
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import yaml
+from helm_python import Chart
+
+CHART = Path(__file__).parent / "darkhaloscope"
+# Kubernetes minor versions whose API the objects must satisfy.
+VERSIONS = tuple(f"1.{minor}" for minor in range(28, 38))
+_CRDS = "operator/deployment/helm/dask-kubernetes-operator/crds"
+
+Manifest = dict[str, Any]
+
+
+def render(values: dict[str, Any], name: str = "run-demo", namespace: str = "lenses") -> list[Manifest]:
+    """Every object of a release, helm hooks too; HelmError with the chart's message where it refuses the values."""
+    with Chart.load(CHART) as chart:
+        files = chart.render(values=values, name=name, namespace=namespace)
+    texts = [text for path, text in sorted(files.items()) if not path.endswith("NOTES.txt")]
+    return [document for text in texts for document in yaml.safe_load_all(text) if document]
+
+
+def embedded(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """The objects that the driver creates, by the name of their file in the ConfigMap."""
+    (objects,) = [m for m in manifests if m["kind"] == "ConfigMap" and m["metadata"]["name"].endswith("-objects")]
+    return {name: yaml.safe_load(text) for name, text in (objects.get("data") or {}).items()}
+
+
+def pod_specs(manifests: list[Manifest]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Every pod that a release can make: component, pod spec, labels."""
+    for manifest in (*manifests, *embedded(manifests).values()):
+        spec = manifest.get("spec", {})
+        if manifest["kind"] == "Pod":
+            pods = [(manifest["metadata"], spec)]
+        elif manifest["kind"] in ("Job", "Deployment"):
+            pods = [(spec["template"]["metadata"], spec["template"]["spec"])]
+        elif manifest["kind"] == "DaskCluster":
+            pods = [(spec[part]["metadata"], spec[part]["spec"]) for part in ("scheduler", "worker")]
+        else:
+            pods = []
+        for metadata, pod in pods:
+            yield metadata["labels"]["app.kubernetes.io/component"], pod, metadata["labels"]
+
+
+def problems_of(manifest: Manifest, versions: tuple[str, ...] = VERSIONS) -> list[str]:
+    """What API servers of these versions would refuse or silently drop; custom resources by their CRD."""
+    name = f"{manifest['kind']}/{manifest['metadata']['name']}"
+    if manifest["apiVersion"].startswith("kubernetes.dask.org/"):
+        errors = jsonschema.Draft202012Validator(dask_schema(manifest["kind"])).iter_errors(manifest)
+        return [f"{name}: {'.'.join(map(str, error.absolute_path))}: {error.message}" for error in errors]
+    found = []
+    for version in versions:
+        try:
+            kubernetes_validate.validate(manifest, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            found.append(f"{name} on {version}: {'.'.join(map(str, error.path))}: {error.message}")
+    return found
+
+
+def dask_schema(kind: str) -> dict[str, Any]:
+    """Schema of a custom resource of the Dask operator, closed: the API server prunes unknown fields, this refuses them."""
+    path = importlib.resources.files("dask_kubernetes") / _CRDS / f"{kind.lower()}.yaml"
+    definition = yaml.safe_load(path.read_text(encoding="utf-8"))
+    schema = copy.deepcopy(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    schema["properties"] |= dict.fromkeys(("apiVersion", "kind"), {"type": "string"}) | {"metadata": {"type": "object"}}
+    _close(schema)
+    return schema
+
+
+def _close(schema: Any) -> None:
+    if isinstance(schema, list):
+        for item in schema:
+            _close(item)
+    elif isinstance(schema, dict):
+        if "properties" in schema and "additionalProperties" not in schema:
+            schema["additionalProperties"] = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+        for item in schema.values():
+            _close(item)
