@@ -49,6 +49,4 @@ if __name__ == "__main__":
     if "--check" not in sys.argv[1:]:
         write_chart_files()
     elif stale := stale_files():
-        sys.exit(
-            "not in step with pipeline/contracts/chart_values.py, run docs/chart_pages.py: " + " ".join(map(str, stale))
-        )
+        sys.exit(", ".join(path.name for path in stale) + ": not in step with chart_values.py; run docs/chart_pages.py")

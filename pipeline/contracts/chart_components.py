@@ -71,13 +71,19 @@ class Account(ChartSection):
 
     create: bool = Field(default=True, description="make it; otherwise `name` must exist")
     name: OptionalName = Field(default="", description="its name; by default made from the release's")
-    annotations: Labels = Field(default={}, description="such as eks.amazonaws.com/role-arn for IRSA; Pod Identity needs none")
+    annotations: Labels = Field(
+        default={},
+        description="such as eks.amazonaws.com/role-arn for IRSA; Pod Identity needs none",
+    )
 
 
 class Accounts(ChartSection):
     """One account per role, so that each can have a bucket policy of its own."""
 
-    driver: Account = Field(default=Account(), description="account of the driver, the only one with rights on the API server")
+    driver: Account = Field(
+        default=Account(),
+        description="account of the driver, the only one with rights on the API server",
+    )
     worker: Account = Field(default=Account(), description="account of workers, of the scheduler and of `helm test`")
     program: Account = Field(default=Account(), description="account of the programs of the network")
 
@@ -98,8 +104,14 @@ class NetworkPolicies(ChartSection):
         "the scheduler there which workers to retire. Empty: closed, and scaling down does not work",
     )
     https_cidr: Cidr = Field(default="0.0.0.0/0", description="where HTTPS may go: S3, STS, bricks")
-    api_server_cidr: Cidr = Field(default="0.0.0.0/0", description="where the API server is; only the driver may reach it")
-    api_server_ports: list[Port] = Field(default=[443, 6443], description="ports of the API server behind its Service")
+    api_server_cidr: Cidr = Field(
+        default="0.0.0.0/0",
+        description="where the API server is; only the driver may reach it",
+    )
+    api_server_ports: list[Port] = Field(
+        default=[443, 6443],
+        description="ports of the API server behind its Service",
+    )
     prometheus_namespace: OptionalName = Field(
         default="", description="namespace whose pods may read metrics on port 8787; empty: none"
     )
@@ -150,9 +162,13 @@ class Driver(Placement):
         default=None, description="only the first N shards, as a run of its own: a smoke test"
     )
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(
-        default=3, description="how often a driver that failed for reasons outside data and configuration is started again"
+        default=3,
+        description="how often a driver that failed for reasons outside data and configuration is started again",
     )
-    active_deadline_seconds: Annotated[int, Field(ge=60)] = Field(default=172_800, description="the run ends after this [s]")
+    active_deadline_seconds: Annotated[int, Field(ge=60)] = Field(
+        default=172_800,
+        description="the run ends after this [s]",
+    )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] = Field(
         default=86_400, description="the finished Job and its logs are kept for this [s]"
     )
@@ -189,10 +205,16 @@ class Program(Placement):
     )
     gpus: Annotated[int, Field(ge=0, le=16)] = Field(default=1, description="GPUs per pod; 0: train on the CPU")
     gpu_resource: str = Field(default="nvidia.com/gpu", description="name of the GPU resource")
-    nodes: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="pods of one training; several need GPUs")
+    nodes: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        description="pods of one training; several need GPUs",
+    )
     shared_memory: Quantity = Field(default="2Gi", description="size of /dev/shm; counts against the memory")
     scratch_space: Quantity = Field(default="20Gi", description="disk for temporary files and local copies of shards")
-    backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(default=2, description="how often a failed program starts again")
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=2,
+        description="how often a failed program starts again",
+    )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] = Field(
         default=86_400, description="a finished program's Job and logs are kept for this [s]"
     )
@@ -220,7 +242,7 @@ class Prometheus(ChartSection):
     """Metrics of the scheduler."""
 
     enabled: bool = Field(
-       default= default=False, description="annotate the scheduler's pod; the image must hold prometheus_client"
+        default=False, description="annotate the scheduler's pod; the image must hold prometheus_client"
     )
 
 
@@ -231,5 +253,11 @@ class DashboardIngress(ChartSection):
     class_name: str = Field(default="", description="name of the IngressClass")
     host: str = Field(default="", description="host name; needed")
     tls_secret: str = Field(default="", description="Secret with the certificate; needed")
-    annotations: Labels = Field(default={}, description="must hold one that demands authentication, such as .../auth-url")
-    controller_namespace: OptionalName = Field(default="ingress-nginx", description="namespace of the ingress controller")
+    annotations: Labels = Field(
+        default={},
+        description="must hold one that demands authentication, such as .../auth-url",
+    )
+    controller_namespace: OptionalName = Field(
+        default="ingress-nginx",
+        description="namespace of the ingress controller",
+    )
