@@ -19,8 +19,10 @@ from pipeline.report.markup import (
     section,
     table,
 )
-from pipeline.stages.gates.result import GateResult
+from pipeline.stages.gates.result import SHARE_AT_FAULT, GateResult
 from pipeline.stages.gates.suite import failed_gates
+
+_TEXT_COLUMNS = (0, 1, 2, 8)
 
 
 def gate_section(inputs: RunInputs) -> Html:
@@ -55,6 +57,8 @@ def _outcome(outcome: GateOutcome, config_sha256: str) -> list[Html]:
             _verdict(result),
             number_text(result.value, 4),
             verdict_interval(result),
+            null_p(result),
+            result.null or DASH,
             result.bound,
             count_text(result.n_positive),
             count_text(result.n_control),
@@ -70,16 +74,17 @@ def _outcome(outcome: GateOutcome, config_sha256: str) -> list[Html]:
                 f"{config_sha256[:12]}."
             )
         )
-    head = ("Gate", "Lesson", "Verdict", "Value", "95 %", "Bound", "Positives", "Controls", "Finding")
-    return [*parts, element("div", table(head, rows, text_columns=(0, 1, 2, 5, 8)), "gates")]
+    head = ("Gate", "Lesson", "Verdict", "Value", "95 %", "p", "Null", "Bound", "Positives", "Controls", "Finding")
+    return [*parts, element("div", table(head, rows, text_columns=(0, 1, 2, 6, 7, 10)), "gates")]
 
 
 def verdict_table(results: Sequence[GateResult]) -> str:
     """The verdicts as text: one line per gate, and what a person can act on below each that failed.
 
-    Columns: gate, its number in the lessons, verdict, value, 95 % interval, positives and controls.
+    Columns: gate, its number in the lessons, verdict, value, 95 % interval, positives and controls, p of the null and
+    how the null was drawn, or why there is none.
     """
-    head = ("gate", "no.", "verdict", "value", "95 %", "n pos", "n ctl")
+    head = ("gate", "no.", "verdict", "value", "95 %", "n pos", "n ctl", "p", "null")
     rows = [
         (
             result.name,
@@ -89,6 +94,8 @@ def verdict_table(results: Sequence[GateResult]) -> str:
             verdict_interval(result),
             count_text(result.n_positive),
             count_text(result.n_control),
+            null_p(result),
+            result.null or DASH,
         )
         for result in results
     ]
@@ -105,17 +112,23 @@ def verdict_table(results: Sequence[GateResult]) -> str:
 
 
 def verdict_interval(result: GateResult) -> str:
-    """The 95 % interval of a verdict's value; a dash without."""
+    """The 95 % interval of a verdict's value, or of the share of rows at fault; a dash without."""
     if result.interval_95 is None:
         return DASH
     low, high = result.interval_95
-    return f"{number_text(low, 3)} to {number_text(high, 3)}"
+    share = " of rows" if result.interval_of == SHARE_AT_FAULT else ""
+    return f"{number_text(low, 3)} to {number_text(high, 3)}{share}"
+
+
+def null_p(result: GateResult) -> str:
+    """Chance of the finding under the null; a dash where there is no null."""
+    return DASH if result.null_p is None else number_text(result.null_p, 3)
 
 
 def _aligned(cells: Sequence[str], width: Sequence[int]) -> str:
     """Cells of one line: text to the left, numbers to the right."""
     padded = [
-        cell.ljust(size) if column < 3 else cell.rjust(size)
+        cell.ljust(size) if column in _TEXT_COLUMNS else cell.rjust(size)
         for column, (cell, size) in enumerate(zip(cells, width, strict=True))
     ]
     return "  ".join(padded).rstrip()

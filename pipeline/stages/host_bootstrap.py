@@ -115,6 +115,20 @@ def percentile_interval(value: float, replicates: ArrayLike) -> BootstrapInterva
     return BootstrapInterval(value, low, high)
 
 
+def centred_interval(value: float, replicates: ArrayLike) -> BootstrapInterval:
+    """`percentile_interval` with the replicates moved so that their median is the value.
+
+    For distances, which resampling enlarges: it adds noise to both samples.
+
+    Args:
+        value: statistic of the sample itself.
+        replicates: (replicate) statistics of the resamplings.
+    """
+    found = np.asarray(replicates, dtype=np.float64)
+    found = found[np.isfinite(found)]
+    return percentile_interval(value, found - np.median(found) + value if found.size else found)
+
+
 def bootstrap_ranking(
     label: ArrayLike, logit: ArrayLike, host_id: ArrayLike, rates: tuple[float, ...], seed: int, replicates: int
 ) -> dict[str, BootstrapInterval]:

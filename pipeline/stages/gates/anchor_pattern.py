@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.training_config import PreprocessSection
 from pipeline.stages.gates.apertures import annulus_statistics, radial_profiles
-from pipeline.stages.gates.result import GateInput, Measurement, count_pairs, gate_generator, has_role
+from pipeline.stages.gates.result import GateInput, Measurement, Null, count_pairs, gate_generator, has_role
 
 _PERMUTATIONS = 400
 _BOOTSTRAPS = 400
@@ -80,16 +80,17 @@ def compare_anchor_pattern(sample: GateInput) -> Measurement:
             "medians": _region_medians(injected, real, sample.bands_found, spec),
             "n_injected": len(injected),
             "n_anchors": len(real),
-            "null_permutations": _PERMUTATIONS,
             "null_mean": float(null.mean()),
             "null_q95": float(np.quantile(null, 0.95)),
-            "p_permutation": (1 + int((null >= value).sum())) / (1 + _PERMUTATIONS),
             "bootstraps": _BOOTSTRAPS,
         },
         message=f"largest |delta| is {value:.3f}, of {names[worst]}: injected stamps are "
         + ("brighter" if delta[worst] > 0 else "fainter")
         + f" there than {len(real)} real lenses; equal samples of these sizes give {null.mean():.3f}",
         interval_95=interval,
+        null=Null(
+            "stamps shuffled between the sets", _PERMUTATIONS, (1 + int((null >= value).sum())) / (1 + _PERMUTATIONS)
+        ),
     )
 
 

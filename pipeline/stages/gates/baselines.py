@@ -14,6 +14,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.stages.gates.result import Null
+
 PERMUTATIONS = 20
 BOOTSTRAPS = 400
 SWAPS = 499
@@ -46,12 +48,14 @@ class Baseline:
             "fold_aucs": self.fold_aucs,
             "hosts": self.hosts,
             "bootstraps": BOOTSTRAPS,
-            "null_permutations": self.null.size,
             "null_mean": float(self.null.mean()),
             "null_std": float(self.null.std(ddof=1)),
             "null_max": float(self.null.max()),
-            "p_permutation": (1 + int((self.null >= self.auc).sum())) / (1 + self.null.size),
         }
+
+    def chance(self, how: str) -> Null:
+        """The null for the record: how its labels were permuted, and the chance of an AUC as large."""
+        return Null(how, self.null.size, (1 + int((self.null >= self.auc).sum())) / (1 + self.null.size))
 
 
 def fit_baseline(
@@ -111,7 +115,7 @@ def pair_swap_null(
     control: NDArray[np.float64],
     neutral: float,
     generator: np.random.Generator,
-) -> dict[str, float]:
+) -> tuple[Null, float]:
     """How far a statistic of pairs lies from what it is if the members of random pairs are swapped.
 
     Args:
@@ -121,18 +125,15 @@ def pair_swap_null(
         generator: of the swaps.
 
     Returns:
-        null_permutations; null_std about `neutral`; p_permutation, two-sided, at least 1 / (1 + permutations).
+        The null with its two-sided p, and the standard deviation of its statistics about `neutral`.
     """
     distance = abs(statistic(injected, control) - neutral)
     null = np.empty(SWAPS)
     for index in range(SWAPS):
         swap = generator.integers(0, 2, injected.size) == 1
         null[index] = statistic(np.where(swap, control, injected), np.where(swap, injected, control)) - neutral
-    return {
-        "null_permutations": float(SWAPS),
-        "null_std": float(np.sqrt(np.mean(null**2))),
-        "p_permutation": (1 + int((np.abs(null) >= distance).sum())) / (1 + SWAPS),
-    }
+    p = (1 + int((np.abs(null) >= distance).sum())) / (1 + SWAPS)
+    return Null("members of pairs swapped", SWAPS, p), float(np.sqrt(np.mean(null**2)))
 
 
 def shuffle_labels(label: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import INJECTED_ROLES
-from pipeline.stages.gates.result import GateInput, Measurement, gate_generator, has_role
+from pipeline.stages.gates.result import GateInput, Measurement, Null, gate_generator, has_role
 from pipeline.stages.sampling import SnrTarget
-from pipeline.stages.target_fit import fit_target
+from pipeline.stages.target_fit import SIMULATIONS, fit_target
 
 _SNR_SHUFFLES = 100
 _NUISANCES = ("psfdepth_r_mag", "ebv_mag", "mag_g", "mag_r", "mag_z")
@@ -29,7 +29,8 @@ def compare_snr_target(sample: GateInput) -> Measurement:
     The value is the total variation between achieved and requested shares of the bins (8 equal ones in ln SNR for
     a log-uniform or tabulated target; a bin around each value of a grid). An ideal sampler has a total variation
     above zero: its mean and standard deviation come from multinomial draws of the same size, and the bound is that
-    mean plus `snr_target_tv_sigmas` of that deviation. A pair outside the support fails the gate.
+    mean plus `snr_target_tv_sigmas` of that deviation; they are the null. The interval resamples the histogram. A
+    pair outside the support fails the gate.
 
     Detail: chi-square p over the bins, KS p against the target, KL(target || achieved) in nats; None
     where a requested bin is empty.
@@ -63,6 +64,10 @@ def compare_snr_target(sample: GateInput) -> Measurement:
             "kl_nats": fit.kl_nats,
         },
         message="; ".join(problems) or f"{metric} follows its target within {fit.tv:.4f}, bound {limit:.4f}",
+        interval_95=fit.tv_interval_95,
+        null=Null("samples drawn from the target", SIMULATIONS, fit.tv_p)
+        if math.isfinite(fit.tv_p)
+        else Null("none: no pair has an SNR in the support"),
     )
 
 
@@ -115,13 +120,12 @@ def correlate_snr(sample: GateInput) -> Measurement:
             "columns": found,
             "skipped": skipped,
             "r_theta_e": float(np.corrcoef(np.log(snr), theta_e)[0, 1]) if np.ptp(theta_e) > 0 else None,
-            "null_permutations": null.size,
             "null_mean": float(null.mean()),
             "null_max": float(null.max()),
-            "p_permutation": (1 + int((null >= value).sum())) / (1 + null.size),
         },
         message="; ".join(problems) or f"largest |r| is {value:.3f}, with {worst}, of {len(found)} columns",
         interval_95=_folded(found[worst]["low"], found[worst]["high"]),
+        null=Null("SNR shuffled over the pairs", null.size, (1 + int((null >= value).sum())) / (1 + null.size)),
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pipeline.contracts.datasets import INJECTED_ROLES, SPLITS
-from pipeline.stages.gates.result import GateInput, Measurement, has_role
+from pipeline.stages.gates.result import NO_NULL, SHARE_AT_FAULT, GateInput, Measurement, has_role, wilson_interval
 
 
 def audit_duplicates(sample: GateInput) -> Measurement:
@@ -23,7 +23,8 @@ def audit_duplicates(sample: GateInput) -> Measurement:
     * control stamps of different hosts equal in every pixel, and injected stamps of different pairs equal in
       every pixel, among the sampled stamps. Repeats of a host have equal control stamps by design.
 
-    The value is the number of offences.
+    The value is the number of offences; the interval is that of the share of sampled stamp rows with equal pixels
+    where none may be.
     """
     radius_arcsec = sample.config.gates.duplicate_radius_arcsec
     near, near_in_two_splits = _near_hosts(sample.columns, radius_arcsec)
@@ -41,6 +42,7 @@ def audit_duplicates(sample: GateInput) -> Measurement:
         "injected_stamps_repeated": sum(rows.size - 1 for rows in injected),
     }
     offending = {name: count for name, count in counts.items() if count}
+    at_fault = np.unique(np.concatenate([np.empty(0, np.int64), *shared, *injected])).size
     return Measurement(
         passed=not offending,
         value=float(sum(counts.values())),
@@ -54,6 +56,9 @@ def audit_duplicates(sample: GateInput) -> Measurement:
             "repeated_hosts": int(used.size - np.unique(host_id[used]).size),
         },
         message=f"offending: {offending}" if offending else f"no duplicate of {used.size} stamp rows or any position",
+        interval_95=wilson_interval(at_fault, np.union1d(used, is_pair).size),
+        null=NO_NULL,
+        interval_of=SHARE_AT_FAULT,
     )
 
 

@@ -12,11 +12,10 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.network_gate_config import mask_name
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.stages.gates.result import GateInput, Measurement, gate_generator, wilson_interval
+from pipeline.stages.gates.score_nulls import rank_swap_null, sign_null
 from pipeline.stages.host_bootstrap import RankedScores, bootstrap_weights, percentile_interval
 
 BOOTSTRAPS = 400
-PERMUTATIONS = 999
-_SWAPS = 199
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -37,7 +36,8 @@ def score_controls(sample: GateInput) -> Measurement:
 
     A control is its pair injected with an arc of no flux, bit for bit (the data-level gate proves that), so this is
     the null injection of the network. The value is the mean score of all controls; the share of them that is called
-    a lens is bounded too. The interval resamples hosts.
+    a lens is bounded too. The interval resamples hosts. The null swaps the scores of a pair's members for random
+    hosts: p is the chance of so low a mean from a network that sees no arcs.
     """
     section = sample.config.gates.network
     rows = np.flatnonzero(_column(sample, "label") == 0)
@@ -46,6 +46,9 @@ def score_controls(sample: GateInput) -> Measurement:
     share, mean = float(called.mean()), float(score.mean())
     interval = _mean_interval(sample, score, rows)
     kind = _column(sample, "kind")[rows]
+    pairs, controls = _pairs(sample)
+    excess = _scores(sample, "logit", pairs) - _scores(sample, "logit", controls)
+    generator = gate_generator(sample.config.run.seed, "control_scores")
     by_kind = {str(name): float(score[kind == name].mean()) for name in np.unique(kind)}
     return Measurement(
         passed=mean <= section.control_mean_p_max and share <= section.control_called_max,
@@ -61,6 +64,7 @@ def score_controls(sample: GateInput) -> Measurement:
         },
         message=f"controls score {mean:.3f} on average, {100 * share:.1f} % are called lenses",
         interval_95=interval,
+        null=sign_null("scores of pair members swapped", excess, _column(sample, "host_id")[pairs], generator),
     )
 
 
@@ -85,7 +89,7 @@ def ablate_depth(sample: GateInput) -> Measurement:
     drop = aucs["plain"][0] - aucs["ablated"][0]
     drops = np.array(aucs["plain"][1]) - np.array(aucs["ablated"][1])
     found = percentile_interval(drop, drops)
-    null = _swap_null(label, host, plain, ablated, gate_generator(sample.config.run.seed, "snr_ablation"))
+    null = rank_swap_null(label, host, plain, ablated, gate_generator(sample.config.run.seed, "snr_ablation"))
     controls = np.flatnonzero(label == 0)
     depth = {
         name: _spearman(plain[controls], _column(sample, name)[controls])
@@ -99,13 +103,11 @@ def ablate_depth(sample: GateInput) -> Measurement:
             "auc": aucs["plain"][0],
             "auc_in_units_of_noise": aucs["ablated"][0],
             "spearman_of_control_scores": depth,
-            "null_permutations": _SWAPS,
-            "null_std": float(null.std(ddof=1)),
-            "p_permutation": (1 + int((np.abs(null) >= abs(drop)).sum())) / (1 + _SWAPS),
             "bootstraps": BOOTSTRAPS,
         },
         message=f"AUC {aucs['plain'][0]:.4f} becomes {aucs['ablated'][0]:.4f} in units of noise",
         interval_95=(found.low, found.high),
+        null=null,
     )
 
 
@@ -122,7 +124,10 @@ def suppress_arcs(sample: GateInput) -> Measurement:
     full, bare = _scores(sample, "logit", injected), _scores(sample, "logit", control)
     mean = float(suppressed.mean())
     excess = suppressed - bare
-    p = _sign_p(excess, _column(sample, "host_id")[injected], gate_generator(sample.config.run.seed, "arc_suppressed"))
+    generator = gate_generator(sample.config.run.seed, "arc_suppressed")
+    null = sign_null(
+        "excess over controls of random sign, by host", excess, _column(sample, "host_id")[injected], generator
+    )
     return Measurement(
         passed=mean <= section.arc_suppressed_mean_p_max,
         value=mean,
@@ -133,14 +138,13 @@ def suppress_arcs(sample: GateInput) -> Measurement:
             "mean_score_of_controls": float(bare.mean()),
             "excess_over_controls": float(excess.mean()),
             "excess_interval_95": _mean_interval(sample, excess, injected),
-            "p_permutation": p,
-            "null_permutations": PERMUTATIONS,
             "called_lens_share": float((suppressed > section.called_lens_p).mean()),
             "bootstraps": BOOTSTRAPS,
         },
         message=f"pairs score {full.mean():.3f} with arc, {mean:.3f} without, their controls {bare.mean():.3f}; "
-        f"what is left of the arc in the core adds {excess.mean():+.4f} (p {p:.3g})",
+        f"what is left of the arc in the core adds {excess.mean():+.4f} (p {null.p:.3g})",
         interval_95=_mean_interval(sample, suppressed, injected),
+        null=null,
     )
 
 
@@ -178,14 +182,13 @@ def add_rings(sample: GateInput) -> Measurement:
             "mean_score": float(ring.mean()),
             "auc_arcs_against_rings": arcs_over_rings,
             "auc_interval_95": (against.low, against.high),
-            "p_permutation_over_controls": _sign_p(ring - bare, host[control], generator),
-            "null_permutations": PERMUTATIONS,
             "bootstraps": BOOTSTRAPS,
         },
         message=f"{100 * share:.1f} % of the controls are called lenses with an even ring, "
         f"{100 * shares['controls']:.1f} % without, {100 * shares['arcs']:.1f} % with their arc; arcs against rings: "
         f"AUC {arcs_over_rings:.3f}",
         interval_95=wilson_interval(int(called.sum()), called.size),
+        null=sign_null("excess over controls of random sign, by host", ring - bare, host[control], generator),
     )
 
 
@@ -215,7 +218,7 @@ def mask_centres(sample: GateInput) -> Measurement:
     injected = _injected(sample)
     label, host = _column(sample, "label"), _column(sample, "host_id")
     generator = gate_generator(sample.config.run.seed, "centre_mask_curve")
-    null = _swap_null(label, host, _scores(sample, columns[0]), _scores(sample, columns[core]), generator)
+    null = rank_swap_null(label, host, _scores(sample, columns[0]), _scores(sample, columns[core]), generator)
     power = {
         f"{radius:g}": float(_finite(sample, f"arc_power_{mask_name(radius)}", injected).mean())
         for radius in section.mask_radii_px
@@ -240,13 +243,12 @@ def mask_centres(sample: GateInput) -> Measurement:
             "arc_power_inside": power,
             "median_theta_e_px": float(np.median(theta_e_px)),
             "bootstraps": BOOTSTRAPS,
-            "null_permutations": _SWAPS,
-            "p_permutation": (1 + int((np.abs(null) >= abs(curve[0] - curve[core])).sum())) / (1 + _SWAPS),
         },
         message="AUC "
         + ", ".join(f"{auc:.3f} (r < {radius:g} px)" for radius, auc in zip(radii, curve.tolist(), strict=True))
         + f"; the core holds {100 * power[f'{section.mask_core_px:g}']:.0f} % of the arcs' squared light",
         interval_95=(found.low, found.high),
+        null=null,
     )
 
 
@@ -299,30 +301,6 @@ def _auc_intervals(sample: GateInput, scores: dict[str, Floats]) -> dict[str, tu
         name: (ranking.auc(np.ones(label.size)), [ranking.auc(weight) for weight in weights])
         for name, ranking in ranked.items()
     }
-
-
-def _swap_null(
-    label: NDArray[Any], host: NDArray[Any], first: Floats, second: Floats, generator: np.random.Generator
-) -> Floats:
-    """AUC differences with the two ranks of the examples of random hosts swapped."""
-    ranks = [stats.rankdata(values) for values in (first, second)]
-    code = np.unique(host, return_inverse=True)[1]
-    ones = np.ones(label.size)
-    null = np.empty(_SWAPS)
-    for index in range(_SWAPS):
-        swap = generator.integers(0, 2, int(code.max()) + 1)[code] == 1
-        mixed = [np.where(swap, ranks[1 - which], ranks[which]) for which in (0, 1)]
-        aucs: list[float] = [RankedScores(label, values).auc(ones) for values in mixed]
-        null[index] = aucs[0] - aucs[1]
-    return null
-
-
-def _sign_p(difference: Floats, host: NDArray[Any], generator: np.random.Generator) -> float:
-    """One-sided p of a mean difference above 0 under random signs per host."""
-    code = np.unique(host, return_inverse=True)[1]
-    sums = np.bincount(code, weights=difference)
-    signs = generator.integers(0, 2, (PERMUTATIONS, sums.size)) * 2 - 1
-    return (1 + int((signs @ sums >= sums.sum()).sum())) / (1 + PERMUTATIONS)
 
 
 def _spearman(score: Floats, values: NDArray[Any]) -> dict[str, float | None]:

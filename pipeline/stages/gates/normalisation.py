@@ -56,7 +56,7 @@ def compare_normalisation(sample: GateInput) -> Measurement:
         host_id[pair] if against == "d_pair_members" else np.concatenate([host_id[pair], host_id[other]]),
     )
     own = injected[:, column], control[:, column]
-    null = pair_swap_null(cohen_d, *own, 0.0, gate_generator(sample.config.run.seed, "normalisation_null"))
+    null, null_std = pair_swap_null(cohen_d, *own, 0.0, gate_generator(sample.config.run.seed, "normalisation_null"))
     interval = _interval(injected[:, column], reference[:, column], hosts, sample.config.run.seed)
     return Measurement(
         passed=value <= section.normalisation_d_max,
@@ -67,12 +67,13 @@ def compare_normalisation(sample: GateInput) -> Measurement:
             "worst": worst,
             "against": against,
             "bootstraps": _BOOTSTRAPS,
-            "worst_column_within_pairs": null,
+            "null_std": null_std,
             "arc_in_annulus": _arc_in_annulus(measured["injected"], measured["control"], sample, pair),
         },
         message=f"largest |d| is {value:.4f}, of {worst}, injected against "
         + ("their own controls" if against == "d_pair_members" else "all controls"),
         interval_95=interval,
+        null=null,
         attribution=Attribution(
             f"Cohen d of {worst}",
             float(found[worst]["d_all_controls"] or 0.0),

@@ -10,7 +10,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
-from pipeline.stages.gates.result import GateInput, Measurement, Reinjection, has_role
+from pipeline.stages.gates.result import (
+    NO_NULL,
+    SHARE_AT_FAULT,
+    GateInput,
+    Measurement,
+    Reinjection,
+    has_role,
+    wilson_interval,
+)
 from pipeline.stages.injection import Accepted, Host, Injector
 from pipeline.stages.pairs import make_pairs
 from pipeline.stages.samplers import Refused
@@ -56,6 +64,7 @@ def audit_null_injection(sample: GateInput) -> Measurement:
         **_other_light(sample),
     }
     n_again = sample.reinjection.stored.sizes["sample"]
+    n_checked = n_again + int(has_role(sample.stamps, "pair", "control").sum())
     offending = {name: count for name, count in counts.items() if count}
     return Measurement(
         passed=not offending,
@@ -65,6 +74,9 @@ def audit_null_injection(sample: GateInput) -> Measurement:
         message=f"offending: {offending}"
         if offending
         else f"{n_again} pairs injected again without flux are their controls bit for bit; pairs differ by their arcs",
+        interval_95=wilson_interval(min(sum(counts.values()), n_checked), n_checked),
+        null=NO_NULL,
+        interval_of=SHARE_AT_FAULT,
     )
 
 

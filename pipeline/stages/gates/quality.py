@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,9 @@ from scipy import stats
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import INJECTED_ROLES, REJECT_REASONS, SPLITS
-from pipeline.stages.gates.result import GateInput, Measurement, cohen_d, gate_generator, has_role
+from pipeline.stages.gates.host_effects import HostColumns, effect_chance
+from pipeline.stages.gates.result import GateInput, Measurement, Null, cohen_d, gate_generator, has_role
+from pipeline.stages.host_bootstrap import centred_interval
 
 # Reasons that the injection, not the cutout, gave: the host itself was good enough to be used.
 _INJECTION_REASONS = ("sampler_exhausted", "arc_masked")
@@ -26,6 +27,7 @@ _COLUMNS = (
 )
 _BAND_COLUMNS = ("psfsize_arcsec", "sky_sigma_nmgy")
 _SPLIT_SHUFFLES = 499
+_SPLIT_BOOTSTRAPS = 299
 _SPLIT_BINS = 64
 
 
@@ -61,8 +63,11 @@ def compare_quality(sample: GateInput) -> Measurement:
       second sees differences that leave the mean alone.
     * where there are `min_per_class` control rows, the same of pairs against control rows alone.
 
-    The value is the largest effect against the population. Columns with no finite value are skipped by
-    name, but psfsize and sky sigma are needed in every band.
+    The value is the largest effect against the population, with the interval and null of `effect_chance`. Columns
+    with no finite value are skipped by name, but psfsize and sky sigma are needed in every band.
+
+    Raises:
+        ValueError: no column can be compared.
     """
     section = sample.config.gates
     is_pair, is_control = has_role(sample.columns, *INJECTED_ROLES), has_role(sample.columns, "control")
@@ -71,7 +76,8 @@ def compare_quality(sample: GateInput) -> Measurement:
     against_controls: dict[str, dict[str, Any]] = {}
     skipped: list[str] = []
     problems: list[str] = []
-    for name, values in _quality_columns(sample).items():
+    columns = _quality_columns(sample)
+    for name, values in columns.items():
         finite = np.isfinite(values)
         chosen, population = values[is_pair & finite], values[usable & finite]
         if population.size == 0 and not name.startswith(_BAND_COLUMNS):
@@ -88,12 +94,22 @@ def compare_quality(sample: GateInput) -> Measurement:
         section.quality_ks_p_min,
         section.quality_effect_max,
     )
+    if not compared:
+        raise ValueError(f"no column can be compared: {'; '.join(problems)}")
+    effects = [float(result["effect"]) for result in compared.values()]
+    generator = gate_generator(sample.config.run.seed, "quality_distributions")
+    hosts = HostColumns.of(
+        {name: columns[name] for name in compared}, sample.columns["host_id"].to_numpy(), is_pair, usable, generator
+    )
+    interval, null = effect_chance(hosts, max(effects), int(np.argmax(effects)), generator)
     return Measurement(
         passed=not problems,
-        value=max((float(result["effect"]) for result in compared.values()), default=math.nan),
+        value=max(effects),
         bound=f"per column Holm-adjusted KS p >= {section.quality_ks_p_min} or effect <= {section.quality_effect_max}",
         detail={"columns": compared, "control_rows": against_controls, "skipped": skipped},
         message="; ".join(problems) or f"{len(compared)} columns match the usable hosts",
+        interval_95=interval,
+        null=null,
     )
 
 
@@ -105,7 +121,8 @@ def compare_splits(sample: GateInput) -> Measurement:
     64 quantile bins) among 499 random assignments of the cells to splits of the same numbers of cells,
     adjusted over all comparisons by the largest standardised distance of each assignment (Westfall & Young
     1993). A comparison passes if p is at least `quality_ks_p_min` or its effect at most
-    `quality_effect_max`. The value is the largest KS distance.
+    `quality_effect_max`. The value is the largest KS distance, its interval resamples the cells, and the p of the
+    null is the smallest of all comparisons.
     """
     section, requested = sample.config.gates, sample.config.splits
     split = sample.columns["split"].to_numpy()
@@ -117,8 +134,10 @@ def compare_splits(sample: GateInput) -> Measurement:
     cell_split = split[used][first_rows]
     generator = gate_generator(sample.config.run.seed, "quality_by_split")
     assignments = np.stack([cell_split, *(generator.permutation(cell_split) for _ in range(_SPLIT_SHUFFLES))])
+    by_split = {name: (assignments == SPLITS.index(name)).astype(np.float32) for name in ("train", *others)}
     compared: dict[str, dict[str, Any]] = {}
     distances: list[NDArray[np.float64]] = []
+    worst = (-1.0, "", np.empty((0, 0), dtype=np.float32))
     skipped: list[str] = []
     problems: list[str] = []
     for name, every in _quality_columns(sample).items():
@@ -134,7 +153,10 @@ def compare_splits(sample: GateInput) -> Measurement:
                 problems.append(f"{name} is finite in {train.size} train and {held_out.size} {other} rows")
                 continue
             compared[f"{name} of {other}"] = _compare_column(held_out, train, train)
-            distances.append(_split_distances(values[finite], cell[finite], assignments, other))
+            binned = _binned_cells(values[finite], cell[finite], cell_split.size)
+            distances.append(_distances(by_split["train"] @ binned, by_split[other] @ binned))
+            if float(compared[f"{name} of {other}"]["ks_d"]) >= worst[0]:
+                worst = float(compared[f"{name} of {other}"]["ks_d"]), other, binned
     if not distances:
         raise ValueError(f"nothing to compare: {'; '.join(problems) or 'no column has a finite value'}")
     standard = np.stack(distances)
@@ -145,17 +167,29 @@ def compare_splits(sample: GateInput) -> Measurement:
         result["p_cells"] = (1 + int((largest >= observed).sum())) / (1 + _SPLIT_SHUFFLES)
         if not (result["p_cells"] >= section.quality_ks_p_min or result["effect"] <= section.quality_effect_max):
             problems.append(_difference(name, result, result["p_cells"]))
+    value, other, binned = worst
+    weight = np.stack(
+        [np.bincount(generator.integers(0, cell_split.size, cell_split.size), minlength=cell_split.size)
+         for _ in range(_SPLIT_BOOTSTRAPS)]
+    ).astype(np.float32)  # fmt: skip
+    again = _distances(*((weight * by_split[name][0]) @ binned for name in ("train", other)))
+    found = centred_interval(value, again)
     return Measurement(
         passed=not problems,
-        value=max(float(result["ks_d"]) for result in compared.values()),
+        value=value,
         bound=f"per column p over cells >= {section.quality_ks_p_min} or effect <= {section.quality_effect_max}",
         detail={
             "columns": compared,
             "skipped": skipped,
             "cells": cell_split.size,
-            "null_permutations": _SPLIT_SHUFFLES,
         },
         message="; ".join(problems) or f"{len(compared)} comparisons of {cell_split.size} sky cells agree with chance",
+        interval_95=(max(found.low, 0.0), min(found.high, 1.0)),
+        null=Null(
+            "sky cells permuted over the splits",
+            _SPLIT_SHUFFLES,
+            min(float(result["p_cells"]) for result in compared.values()),
+        ),
     )
 
 
@@ -219,24 +253,23 @@ def _difference(name: str, result: dict[str, Any], p: float) -> str:
     return f"{name} differs: D={result['ks_d']:.4f} p={p:.2g} d={result['cohen_d']:.3f}"
 
 
-def _split_distances(
-    values: NDArray[np.float64], cell: NDArray[np.int64], assignments: NDArray[np.uint8], other: str
-) -> NDArray[np.float64]:
-    """(assignment,) KS distances over quantile bins between train and another split; 0 where one is empty.
+def _binned_cells(values: NDArray[np.float64], cell: NDArray[np.int64], n_cells: int) -> NDArray[np.float32]:
+    """(cell, bin) rows of each cell at or below each of some quantile bins of the values.
 
     Args:
         values: (row,) finite.
         cell: (row,) index of the row's cell.
-        assignments: (assignment, cell) splits.
-        other: the split compared with train.
+        n_cells: cells.
     """
     edges = np.unique(np.quantile(values, np.linspace(0.0, 1.0, _SPLIT_BINS + 1)[1:-1]))
     n_bins = edges.size + 1
     bins = np.searchsorted(edges, values, side="left")
-    counts = np.bincount(cell * n_bins + bins, minlength=assignments.shape[1] * n_bins).reshape(-1, n_bins)
-    cumulative = np.cumsum(counts, axis=1).astype(np.float32)
-    shares = []
-    for name in ("train", other):
-        totals = (assignments == SPLITS.index(name)).astype(np.float32) @ cumulative
-        shares.append(totals / np.maximum(totals[:, -1:], 1.0))
+    counts = np.bincount(cell * n_bins + bins, minlength=n_cells * n_bins).reshape(-1, n_bins)
+    cumulative: NDArray[np.float32] = np.cumsum(counts, axis=1).astype(np.float32)
+    return cumulative
+
+
+def _distances(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(draw,) KS distances of two cumulative histograms (draw, bin); an empty one counts as 0 everywhere."""
+    shares = [total / np.maximum(total[:, -1:], 1.0) for total in (first, second)]
     return np.asarray(np.abs(shares[0] - shares[1]).max(axis=1), dtype=np.float64)

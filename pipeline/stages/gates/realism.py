@@ -100,6 +100,7 @@ def compare_embeddings(sample: GateInput) -> Measurement:
         message=f"a linear probe tells {lenses.size} real lenses from injections on matched hosts with AUC "
         f"{found.auc:.3f} (shuffled {found.null.mean():.3f}); Frechet distance {frechet['distance']:.2f}{weak}",
         interval_95=found.interval_95,
+        null=found.chance("labels shuffled"),
     )
 
 

@@ -17,6 +17,9 @@ from pipeline.stages.arcs import InjectionAssets
 from pipeline.stages.intervals import wilson_score_interval
 from pipeline.stages.sampling import Pilot
 
+VALUE = "value"
+SHARE_AT_FAULT = "share of rows at fault"
+
 
 @dataclass(frozen=True)
 class Reinjection:
@@ -87,6 +90,29 @@ class Attribution:
 
 
 @dataclass(frozen=True)
+class Null:
+    """What a gate finds by chance alone, or why chance has no part in it.
+
+    Attributes:
+        how: what was permuted or drawn at random, or why nothing can be, in a few words.
+        draws: permutations or drawn samples; 0 for an exact distribution, and where there is no null.
+        p: chance of what was found, or more, under the null, at least 1 / (1 + draws); None without a null.
+    """
+
+    how: str
+    draws: int = 0
+    p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.how or (self.p is None and self.draws) or (self.p is not None and not 0.0 <= self.p <= 1.0):
+            raise ValueError(f"expected words and a chance in [0, 1], or a reason alone, got {self}")
+
+
+# Of audits: each row is right or wrong, whatever the others are.
+NO_NULL = Null("none: a row is right or wrong by itself, nothing can be permuted")
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What a gate found where it had enough samples.
 
@@ -96,7 +122,9 @@ class Measurement:
         bound: the bound in words, with its numbers.
         detail: everything else worth keeping; numpy values allowed.
         message: one sentence a person can act on.
-        interval_95: of the value; None where the value is a count over all rows or has none.
+        interval_95: of what `interval_of` names.
+        null: what chance alone gives, or why there is no chance in it.
+        interval_of: the value, or for a count of faults the share of rows at fault.
         attribution: where the difference comes from, for gates that physics can make fail.
     """
 
@@ -105,7 +133,9 @@ class Measurement:
     bound: str
     detail: dict[str, Any]
     message: str
-    interval_95: tuple[float, float] | None = None
+    interval_95: tuple[float, float]
+    null: Null
+    interval_of: str = VALUE
     attribution: Attribution | None = None
 
 
@@ -120,9 +150,12 @@ class GateResult:
         n_positive: samples of the positive class, n_control: of what it is compared with.
         detail: JSON-able; what is not finite is None.
         number: of the gate in the lessons, such as 1.6; empty if it has none.
-        interval_95: of the value.
+        interval_95: of the value, or of what `interval_of` names; None if nothing was measured.
         attribution: in words, where the difference between the classes comes from; its numbers are in detail.
-        applicable: False if the configuration has nothing to judge, as the message says; it then counts as passed.
+        applicable: False if there is nothing to judge, as the message says; it then counts as passed.
+        interval_of: what the interval belongs to.
+        null: how chance alone was tried, or why there is no chance in it; empty if nothing was measured.
+        null_draws, null_p: as in `Null`.
     """
 
     name: str
@@ -138,6 +171,10 @@ class GateResult:
     interval_95: tuple[float, float] | None = None
     attribution: str = ""
     applicable: bool = True
+    interval_of: str = VALUE
+    null: str = ""
+    null_draws: int = 0
+    null_p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +185,7 @@ class Gate:
         count: number of (positive, control) samples.
         measure: called only if both classes have enough samples.
         not_applicable: the reason why a configuration has nothing to measure; empty if it has.
+        nothing_to_judge: the reason why a cube has nothing to measure; empty if it has.
         number: of the gate in the lessons; empty if it has none.
         needs_scores: it judges a network, so it runs only where scores are given.
         fewest: samples of each class needed; None asks for `config.gates.min_per_class`.
@@ -160,6 +198,7 @@ class Gate:
     number: str = ""
     needs_scores: bool = False
     fewest: Callable[[RunConfig], int] | None = None
+    nothing_to_judge: Callable[[GateInput], str] | None = None
 
 
 def has_role(dataset: xr.Dataset, *roles: str) -> NDArray[np.bool_]:

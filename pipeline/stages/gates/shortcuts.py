@@ -52,6 +52,13 @@ def compare_core_brightness(sample: GateInput) -> Measurement:
     ratio = mean_injected / mean_control
     low, high = section.core_ratio_range
     interval = _ratio_interval(injected, control, pairs["host_id"].to_numpy(), sample.config.run.seed)
+    null, null_std = pair_swap_null(
+        lambda first, second: float(first.mean() / second.mean()),
+        injected,
+        control,
+        1.0,
+        gate_generator(sample.config.run.seed, "core_brightness_ratio_null"),
+    )
     other = np.empty(0)
     if controls.sizes["sample"]:
         other_radius = _borrowed_radii(sample, radius, controls.sizes["sample"])
@@ -67,18 +74,13 @@ def compare_core_brightness(sample: GateInput) -> Measurement:
             "core_radius": section.core_radius,
             "median_radius_px": float(np.median(radius)),
             "bootstraps": _BOOTSTRAPS,
-            **pair_swap_null(
-                lambda first, second: float(first.mean() / second.mean()),
-                injected,
-                control,
-                1.0,
-                gate_generator(sample.config.run.seed, "core_brightness_ratio_null"),
-            ),
+            "null_std": null_std,
             "cohen_d": cohen_d(injected, control),
             "ratio_by_theta_e_over_fwhm": _ratios_by_resolution(sample, pairs, injected, control),
         },
         message=f"injected cores are {ratio:.4f} times as bright, 95 % interval {interval[0]:.4f} to {interval[1]:.4f}",
         interval_95=interval,
+        null=null,
         attribution=_ratio_attribution(injected, control, other, section.min_per_class),
     )
 
@@ -129,33 +131,43 @@ def classify_radial_profile(sample: GateInput) -> Measurement:
     )  # fmt: skip
 
 
+def count_metadata(sample: GateInput) -> tuple[int, int]:
+    """Injected rows and control rows; a pair's own control has its metadata and is not counted."""
+    return int(has_role(sample.columns, *INJECTED_ROLES).sum()), int(has_role(sample.columns, "control").sum())
+
+
+def no_control_rows(sample: GateInput) -> str:
+    """Why metadata cannot tell the classes apart; empty if they could."""
+    n_pair, n_control = count_metadata(sample)
+    if n_pair == 0 or n_control > 0:
+        return ""
+    return "not applicable: every negative is the control of a pair and has its metadata, there are no control rows"
+
+
 def classify_metadata(sample: GateInput) -> Measurement:
     """A linear classifier that sees only columns of the host cannot tell the classes apart.
 
     Features are seeing, sky noise, depth, host magnitudes, extinction and mask fractions, never a column
     that describes the arc; a column that lacks values adds whether it does. Pair members share their
-    columns, so pairs are compared with control rows; with fewer than `min_per_class` of those, with
-    their own controls too. At most `max_samples` rows are drawn from the whole cube.
+    columns, so pairs are compared with control rows. At most `max_samples` rows are drawn from the whole cube.
     """
     section = sample.config.gates
     generator = gate_generator(sample.config.run.seed, "metadata_only_auc")
     pair, control = (np.flatnonzero(has_role(sample.columns, *roles)) for roles in (INJECTED_ROLES, ("control",)))
     pair, control = (_thinned(rows, section.max_samples // 2, generator) for rows in (pair, control))
-    alone = control.size >= section.min_per_class
-    negative = control if alone else np.concatenate([pair, control])
-    rows = np.concatenate([pair, negative])
+    rows = np.concatenate([pair, control])
     features, names = _metadata_features(sample.columns.isel(sample=rows), sample.config.survey.bands)
-    label = np.repeat(np.array([1, 0]), [pair.size, negative.size])
-    relabel = shuffle_labels if alone else swap_within_pairs(pair.size + np.arange(pair.size))
-    found = fit_baseline(features, label, sample.columns["host_id"].to_numpy()[rows], section.folds, relabel, generator)
-    against = f"{control.size} control rows" if alone else "their own controls, which share their metadata"
+    label = np.repeat(np.array([1, 0]), [pair.size, control.size])
+    host_id = sample.columns["host_id"].to_numpy()[rows]
+    found = fit_baseline(features, label, host_id, section.folds, shuffle_labels, generator)
     return Measurement(
         passed=found.auc <= section.metadata_auc_max,
         value=found.auc,
         bound=f"out-of-fold AUC <= {section.metadata_auc_max} of {len(names)} columns of the host",
-        detail={**found.detail(), "features": names, "negatives": "control rows" if alone else "all controls"},
-        message=f"metadata alone give AUC {found.auc:.4f} for {pair.size} pairs against {against}",
+        detail={**found.detail(), "features": names},
+        message=f"metadata alone give AUC {found.auc:.4f} for {pair.size} pairs against {control.size} control rows",
         interval_95=found.interval_95,
+        null=found.chance("labels shuffled"),
     )
 
 
@@ -213,6 +225,7 @@ def _classify_stamps(
         detail={**found.detail(), **detail},
         message=f"{features_are} gives AUC {found.auc:.4f}; labels swapped within pairs give {found.null.mean():.4f}",
         interval_95=found.interval_95,
+        null=found.chance("labels swapped within pairs"),
         attribution=Attribution("AUC", found.auc, host_auc, arc_auc, 0.5),
     )
 

@@ -52,6 +52,8 @@ from pipeline.stages.gates.shortcuts import (
     classify_metadata,
     classify_radial_profile,
     compare_core_brightness,
+    count_metadata,
+    no_control_rows,
 )
 
 GATES = (
@@ -70,7 +72,7 @@ GATES = (
     Gate("core_brightness_ratio", count_pairs, compare_core_brightness, number="1.8"),
     Gate("core_only_auc", count_stamps, classify_core, number="1.6"),
     Gate("radial_profile_auc", count_stamps, classify_radial_profile),
-    Gate("metadata_only_auc", count_rows, classify_metadata),
+    Gate("metadata_only_auc", count_metadata, classify_metadata, nothing_to_judge=no_control_rows),
     Gate("anchor_pattern", count_anchors, compare_anchor_pattern, no_anchors),
     Gate("control_scores", count_scored, score_controls, number="1.3", needs_scores=True),
     Gate("snr_ablation", count_scored, ablate_depth, no_inverse_variance, number="1.4", needs_scores=True),
@@ -156,6 +158,8 @@ def run_gate(gate: Gate, sample: GateInput) -> GateResult:
     reason = gate.not_applicable(sample.config) if gate.not_applicable is not None else ""
     try:
         n_positive, n_control = gate.count(sample)
+        if not reason and gate.nothing_to_judge is not None:
+            reason = gate.nothing_to_judge(sample)
     except _FAULTS as error:
         _log_error(gate, error)
         return _verdict(gate, sample, 0, 0, message=f"classes could not be counted: {_named(error)}")
@@ -219,6 +223,10 @@ def _measured(
         number=gate.number,
         interval_95=found.interval_95,
         attribution=found.attribution.sentence() if found.attribution is not None else "",
+        interval_of=found.interval_of,
+        null=found.null.how,
+        null_draws=found.null.draws,
+        null_p=found.null.p,
     )
 
 

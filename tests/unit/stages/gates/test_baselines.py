@@ -32,14 +32,14 @@ def test_auc_of_shifted_normals_is_the_textbook_value():
     assert 0.03 < high - low < 0.09
     assert found.null.max() < low
     assert found.auc == out_of_fold_auc(features, LABEL, HOSTS, 5)
-    assert found.detail()["p_permutation"] == pytest.approx(1 / 21)
+    assert found.chance("labels shuffled").p == pytest.approx(1 / 21)
 
 
 def test_noise_with_many_features_is_worth_nothing():
     """Three hundred features of noise score 0.5 out of fold."""
     found = probe(np.random.default_rng(3).normal(size=(1000, 300)))
     assert found.auc == pytest.approx(0.5, abs=0.06)
-    assert found.detail()["p_permutation"] > 0.05
+    assert found.chance("labels shuffled").p > 0.05
 
 
 def test_one_class_in_a_fold_is_an_error():
@@ -69,11 +69,11 @@ def test_swapping_pair_members_tells_a_difference_from_none():
         return float((injected - other).mean())
 
     p = [
-        pair_swap_null(statistic, control + shift, control, 0.0, np.random.default_rng(1))["p_permutation"]
+        pair_swap_null(statistic, control + shift, control, 0.0, np.random.default_rng(1))[0].p
         for shift in (noise + 0.1, noise - noise.mean(), np.zeros(300))
     ]
     assert p[0] == 1 / 500
     assert p[1] > 0.9
     assert p[2] == 1.0
-    found = pair_swap_null(statistic, control + noise, control, 0.0, np.random.default_rng(1))
-    assert found["null_std"] == pytest.approx(np.sqrt((noise**2).mean() / 300), rel=0.1)
+    _, null_std = pair_swap_null(statistic, control + noise, control, 0.0, np.random.default_rng(1))
+    assert null_std == pytest.approx(np.sqrt((noise**2).mean() / 300), rel=0.1)

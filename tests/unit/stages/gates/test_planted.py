@@ -89,6 +89,6 @@ def test_snr_that_follows_depth_is_found(cube):
     result = cube.gate("snr_correlation")
     assert not result.passed
     assert "psfdepth_r_mag" in result.message
-    assert result.detail["p_permutation"] < 0.05
+    assert result.null_p < 0.05
     assert result.interval_95[0] > 0.3
     assert cube.gate("snr_target").passed

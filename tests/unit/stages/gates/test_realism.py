@@ -64,7 +64,7 @@ def test_shifted_anchors_fail_in_the_layer_that_is_shifted(realism) -> None:
     assert not result.passed
     assert result.value is not None
     assert result.value > 0.95
-    assert result.detail["p_permutation"] == pytest.approx(1 / 21)
+    assert result.null_p == pytest.approx(1 / 21)
     distances = result.detail["frechet"]
     assert distances["layer_2"]["distance"] == pytest.approx(3.0, abs=0.7)
     assert distances["layer_0"]["p_permutation"] > 0.01

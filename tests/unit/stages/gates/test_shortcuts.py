@@ -133,7 +133,7 @@ def test_core_auc_fails_bright_cores(cube):
     assert not result.passed
     assert result.value > 0.8
     assert result.value > result.detail["null_max"]
-    assert result.detail["p_permutation"] == pytest.approx(1 / 21)
+    assert result.null_p == pytest.approx(1 / 21)
 
 
 def test_core_auc_is_not_fooled_by_noise(cube):
@@ -205,11 +205,20 @@ def test_core_ratio_is_given_by_resolution(cube):
 
 
 def test_metadata_of_pairs_alone_say_nothing(cube):
-    """Without control rows every negative shares its metadata with a positive: AUC 0.5 exactly."""
+    """Without control rows every negative has the metadata of a positive: nothing is judged, and that is said."""
     cube.keep("pair")
     result = cube.gate("metadata_only_auc")
-    assert (result.passed, result.value) == (True, 0.5)
-    assert "share their metadata" in result.message
+    assert (result.passed, result.applicable, result.value) == (True, False, None)
+    assert "there are no control rows" in result.message
+
+
+def test_metadata_against_few_control_rows_fail(cube):
+    """Control rows that are too few for a verdict fail the gate, as too few samples do everywhere."""
+    rows = np.flatnonzero(cube.columns["role"].to_numpy() == 2)
+    cube.columns = cube.columns.isel(sample=np.setdiff1d(np.arange(cube.columns.sizes["sample"]), rows[30:]))
+    result = cube.gate("metadata_only_auc")
+    assert (result.passed, result.value, result.n_control) == (False, None, 30)
+    assert "too few samples" in result.message
 
 
 def test_metadata_baseline_reads_no_column_of_the_arc(cube):
