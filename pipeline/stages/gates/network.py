@@ -12,7 +12,7 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.network_gate_config import mask_name
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.stages.gates.result import GateInput, Measurement, gate_generator, wilson_interval
-from pipeline.stages.gates.score_nulls import rank_swap_null, sign_null
+from pipeline.stages.gates.score_nulls import rank_swap_null, shuffled_mean_null, sign_null
 from pipeline.stages.host_bootstrap import RankedScores, bootstrap_weights, percentile_interval
 
 BOOTSTRAPS = 400
@@ -36,8 +36,8 @@ def score_controls(sample: GateInput) -> Measurement:
 
     A control is its pair injected with an arc of no flux, bit for bit (the data-level gate proves that), so this is
     the null injection of the network. The value is the mean score of all controls; the share of them that is called
-    a lens is bounded too. The interval resamples hosts. The null swaps the scores of a pair's members for random
-    hosts: p is the chance of so low a mean from a network that sees no arcs.
+    a lens is bounded too. The interval resamples hosts. The null shuffles the labels of all scored stamps: p is the
+    chance of so low a mean from a network that tells the classes apart by nothing.
     """
     section = sample.config.gates.network
     rows = np.flatnonzero(_column(sample, "label") == 0)
@@ -46,8 +46,6 @@ def score_controls(sample: GateInput) -> Measurement:
     share, mean = float(called.mean()), float(score.mean())
     interval = _mean_interval(sample, score, rows)
     kind = _column(sample, "kind")[rows]
-    pairs, controls = _pairs(sample)
-    excess = _scores(sample, "logit", pairs) - _scores(sample, "logit", controls)
     generator = gate_generator(sample.config.run.seed, "control_scores")
     by_kind = {str(name): float(score[kind == name].mean()) for name in np.unique(kind)}
     return Measurement(
@@ -64,7 +62,7 @@ def score_controls(sample: GateInput) -> Measurement:
         },
         message=f"controls score {mean:.3f} on average, {100 * share:.1f} % are called lenses",
         interval_95=interval,
-        null=sign_null("scores of pair members swapped", excess, _column(sample, "host_id")[pairs], generator),
+        null=shuffled_mean_null(_scores(sample, "logit"), rows, generator),
     )
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from pipeline.stages.gates.result import Null
 from pipeline.stages.host_bootstrap import RankedScores
 
-SIGNS = 999
+PERMUTATIONS = 999
 SWAPS = 199
 
 Floats = NDArray[np.float64]
@@ -55,5 +55,20 @@ def sign_null(how: str, difference: Floats, host_id: NDArray[Any], generator: np
     """
     code = np.unique(host_id, return_inverse=True)[1]
     sums = np.bincount(code, weights=difference)
-    signs = generator.integers(0, 2, (SIGNS, sums.size)) * 2 - 1
-    return Null(how, SIGNS, (1 + int((signs @ sums >= sums.sum()).sum())) / (1 + SIGNS))
+    signs = generator.integers(0, 2, (PERMUTATIONS, sums.size)) * 2 - 1
+    return Null(how, PERMUTATIONS, (1 + int((signs @ sums >= sums.sum()).sum())) / (1 + PERMUTATIONS))
+
+
+def shuffled_mean_null(score: Floats, rows: NDArray[np.int64], generator: np.random.Generator) -> Null:
+    """One-sided chance of so low a mean score of some examples where as many are taken at random from all.
+
+    Args:
+        score: (example) finite.
+        rows: (row) indices of the examples.
+        generator: of the choices.
+    """
+    observed = float(score[rows].mean())
+    drawn = np.array([score[generator.permutation(score.size)[: rows.size]].mean() for _ in range(PERMUTATIONS)])
+    return Null(
+        "labels shuffled over all stamps", PERMUTATIONS, (1 + int((drawn <= observed).sum())) / (1 + PERMUTATIONS)
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from pipeline.report.inputs import GateOutcome, RunInputs
-from pipeline.report.verdicts import gate_section, verdict_interval, verdict_table
-from pipeline.stages.gates.result import GateResult
+from pipeline.report.verdicts import gate_section, null_p, verdict_interval, verdict_table
+from pipeline.stages.gates.result import SHARE_AT_FAULT, GateResult
 from pipeline.stages.gates.suite import DATA_GATE_NAMES
 
 HOSTILE = "<script>alert('no')</script>, and 20 characters"
@@ -81,11 +81,36 @@ def test_attribution_is_shown_in_report_and_table(inputs: RunInputs) -> None:
 
 def test_table_says_verdict_number_interval_and_counts() -> None:
     """One line per gate; failures carry message, bound and waiver."""
-    good = dataclasses.replace(verdict(passed=True), number="1.6", interval_95=(0.45, 0.55))
+    good = dataclasses.replace(
+        verdict(passed=True), number="1.6", interval_95=(0.45, 0.55), null="labels shuffled", null_draws=20, null_p=0.25
+    )
     lines = verdict_table([good, verdict(passed=False), verdict(passed=False, waived=HOSTILE)]).splitlines()
-    assert lines[1].split() == ["some_gate", "1.6", "passed", "0.5000", "0.450", "to", "0.550", "12", "34"]
+    assert lines[1].split() == [
+        "some_gate",
+        "1.6",
+        "passed",
+        "0.5000",
+        "0.450",
+        "to",
+        "0.550",
+        "12",
+        "34",
+        "0.250",
+        "labels",
+        "shuffled",
+    ]
     assert "FAILED" in lines[2]
     assert lines[3:5] == ["    see <b>here</b>", "    bound: x <= 0.1"]
     assert "waived" in lines[5]
     assert lines[-1] == f"    waived: {HOSTILE}"
-    assert verdict_interval(verdict(passed=True)) == "\u2013"
+    assert verdict_interval(verdict(passed=True)) == null_p(verdict(passed=True)) == "\u2013"
+
+
+def test_audits_show_a_share_and_the_reason_for_no_null(inputs: RunInputs) -> None:
+    """The interval of an audit is that of the rows at fault; why nothing is permuted stands in the null's column."""
+    audit = dataclasses.replace(
+        verdict(passed=True), interval_95=(0.0, 0.01), interval_of=SHARE_AT_FAULT, null="none: no chance in it"
+    )
+    assert verdict_interval(audit) == "0 to 0.0100 of rows"
+    assert verdict_table([audit]).endswith("none: no chance in it")
+    assert "none: no chance in it" in gate_section(outcome(inputs, audit))

@@ -11,6 +11,7 @@ from pipeline.stages.host_bootstrap import (
     RankedScores,
     bootstrap_ranking,
     bootstrap_weights,
+    centred_interval,
     percentile_interval,
     rate_name,
 )
@@ -83,3 +84,10 @@ def test_one_class_and_nan_scores_are_refused() -> None:
     with pytest.raises(VerificationError, match="finite"):
         RankedScores([0, 1], [0.0, np.nan])
     assert np.isnan(percentile_interval(1.0, [np.nan]).low)
+
+
+def test_centred_interval_keeps_the_spread_about_the_value() -> None:
+    """Replicates that all lie above the value give an interval of their width around it."""
+    found = centred_interval(0.1, 0.5 + np.linspace(-0.05, 0.05, 101))
+    assert (found.value, found.low, found.high) == pytest.approx((0.1, 0.0525, 0.1475))
+    assert np.isnan(centred_interval(1.0, [np.nan]).high)

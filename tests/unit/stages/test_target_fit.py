@@ -26,6 +26,7 @@ def test_shares_that_are_met_have_no_distance() -> None:
     floor = math.sqrt(0.25 * 0.75 / 100) * math.sqrt(2 / math.pi)
     assert found.tv_mean_ideal == pytest.approx(floor, rel=0.05)
     assert found.ks_p < 1e-6
+    assert found.tv_p == 1.0
 
 
 def test_ideal_draws_lie_at_the_floor() -> None:
@@ -34,7 +35,8 @@ def test_ideal_draws_lie_at_the_floor() -> None:
     snr = np.array([TARGET.quantile(u) for u in generator.uniform(size=4000)])
     found = fit(snr)
     assert abs(found.tv - found.tv_mean_ideal) < 4 * found.tv_std_ideal
-    assert min(found.chi2_p, found.ks_p) > 1e-3
+    assert min(found.chi2_p, found.ks_p, found.tv_p) > 1e-3
+    assert found.tv_interval_95[0] <= found.tv <= found.tv_interval_95[1]
 
 
 def test_outside_nan_and_unasked_bins_are_counted() -> None:

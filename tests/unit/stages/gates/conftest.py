@@ -11,6 +11,7 @@ import xarray as xr
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import REJECT_REASONS, ROLES
+from pipeline.contracts.network_gate_config import NetworkGateSection, mask_name
 from pipeline.stages.gates.result import GateInput, GateResult, Reinjection
 from pipeline.stages.gates.suite import GATES, run_gate, run_gates
 from pipeline.stages.splits import assign_splits
@@ -185,10 +186,78 @@ def reinjection_of(cube: Cube, make_cutouts: Callable[..., xr.Dataset], n: int =
     return Reinjection(cutouts, cutouts, stored)
 
 
+def network_scores(n_pairs: int = 150, n_rows: int = 120) -> xr.Dataset:
+    """What a good network says: arcs are lenses while they can be seen, nothing else is."""
+    rng = np.random.default_rng(5)
+    kind = np.repeat(["injected", "control", "control_row"], [n_pairs, n_pairs, n_rows]).astype(object)
+    n, injected, control = kind.size, kind == "injected", kind == "control"
+    pair_id = np.concatenate([np.arange(n_pairs), np.arange(n_pairs)[::-1], np.arange(n_rows) + 1000])
+
+    def logits(mean: float, noise: float = 0.8) -> np.ndarray:
+        return rng.normal(np.where(injected, mean, -3.0), noise)
+
+    def some(where: np.ndarray, values: np.ndarray | float) -> np.ndarray:
+        return np.where(where, values, np.nan)
+
+    columns: dict[str, np.ndarray] = {
+        "kind": kind,
+        "label": injected.astype(np.uint8),
+        "pair_id": pair_id,
+        "host_id": pair_id + 2**60,
+        "theta_e_arcsec": some(pair_id < 1000, 1.4),
+        "psfsize_arcsec": rng.normal(1.3, 0.1, n),
+        "sky_sigma_nmgy": rng.lognormal(-5.0, 0.1, n),
+        "logit": logits(3.0),
+    }
+    columns["logit_snr_image"] = columns["logit"] + rng.normal(0.0, 0.1, n)
+    columns["logit_arc_suppressed"] = some(injected, rng.normal(-3.0, 0.8, n))
+    columns["logit_ring"] = some(control, rng.normal(-2.0, 0.8, n))
+    columns["logit_fixed_ring"] = some(control, rng.normal(-2.5, 0.8, n))
+    for radius in NetworkGateSection().mask_radii_px:
+        columns[f"logit_{mask_name(radius)}"] = logits(3.0 - 6.0 * min(radius / 15.0, 1.0) ** 3)
+        columns[f"arc_power_{mask_name(radius)}"] = some(injected, (radius / 15.0) ** 2)
+    return xr.Dataset({name: ("example", values) for name, values in columns.items()})
+
+
+def anchor_embeddings(n_anchors: int = 60, shift: float = 0.0, host_shift: float = 0.0) -> xr.Dataset:
+    """Noise as embedding, whose first feature follows the host's flux; anchors or their hosts may be shifted."""
+    rng = np.random.default_rng(2)
+    kind = np.repeat(["injected", "control", "anchor"], [300, 200, n_anchors]).astype(object)
+    anchor, n = kind == "anchor", kind.size
+    log_flux = rng.normal(0.0, 1.0, n) + host_shift * anchor
+    last = rng.normal(0.0, 1.0, (n, 12))
+    last[:, 0] += 3.0 * log_flux
+    last[:, 1] += shift * anchor
+    last[:, 2] += 4.0 * (kind == "control")
+    columns = {
+        "embedded_kind": kind,
+        "embedded_host_id": np.where(anchor, -1 - np.arange(n), np.arange(n)),
+        "embedded_psfsize_arcsec": rng.normal(1.3, 0.1, n),
+        "embedded_sky_sigma_nmgy": rng.lognormal(-5.0, 0.1, n),
+        "embedded_aperture_nmgy": np.exp(log_flux),
+    }
+    scores = xr.Dataset({name: ("stamp", values) for name, values in columns.items()}, attrs={"anchors": {"used": 60}})
+    scores["layer_0"] = (("stamp", "feature_0"), rng.normal(0.0, 1.0, (n, 4)))
+    scores["layer_2"] = (("stamp", "feature_2"), last)
+    return scores
+
+
 @pytest.fixture
 def gate_config() -> RunConfig:
     """A configuration with default gates."""
     return configuration()
+
+
+@pytest.fixture
+def good_scores() -> Callable[..., xr.Dataset]:
+    """Builder of the scores of a good network."""
+    return network_scores
+
+
+@pytest.fixture
+def embeddings() -> Callable[..., xr.Dataset]:
+    """Builder of embeddings of injections, controls and real lenses."""
+    return anchor_embeddings
 
 
 _PRISTINE: dict[tuple[int, ...], Cube] = {}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.contracts.datasets import SPLITS
+from pipeline.stages.gates.result import wilson_interval
 
 
 def test_bandset_audit_passes_the_configured_bands(cube):
@@ -33,6 +34,8 @@ def test_bandset_audit_fails_a_used_row_without_seeing(cube, psfsize):
     result = cube.gate("bandset_audit")
     assert not result.passed
     assert result.detail["rows_without_psfsize"] == {"pair": 0, "injected": 0, "control": 1}
+    assert result.interval_95 == wilson_interval(1, 520)
+    assert result.null.startswith("none: ")
 
 
 def test_bandset_audit_fails_a_band_axis_of_other_length(cube):
@@ -56,6 +59,8 @@ def test_finite_pixels_fails_one_bad_pixel(cube, variable, value, count):
     result = cube.gate("finite_pixels")
     assert not result.passed
     assert result.detail[count] == 1
+    assert result.interval_95 == wilson_interval(1, 520 + 400)
+    assert result.interval_of == "share of rows at fault"
 
 
 @pytest.mark.parametrize("variable", ["injected", "control"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pipeline.stages.gates.result import wilson_interval
 
@@ -16,7 +17,16 @@ def test_share_near_the_threshold_is_counted(cube):
     assert result.passed
     assert result.value == pytest.approx(n_near / 400)
     assert result.interval_95 == wilson_interval(n_near, 400)
+    assert result.null_p == pytest.approx(stats.binom.cdf(n_near, 400, 0.2))
     assert sum(entry["near"] for entry in result.detail["splits"].values()) == n_near
+
+
+def test_null_near_the_threshold_is_the_target_of_the_same_metric(cube):
+    """Where the target is one of that metric, p is the chance under the share that it asks for."""
+    cube.configure("gates", near_threshold_metric="arc_snr_sum")
+    result = cube.gate("near_threshold_coverage")
+    assert "0.4 of the target" in result.null
+    assert 0.01 < result.null_p < 0.99
 
 
 def test_a_set_of_easy_arcs_fails(cube):
@@ -44,7 +54,20 @@ def test_grid_with_a_hole_fails_and_names_it(cube):
     cube.columns["theta_e_arcsec"] = ("sample", theta_e)
     result = cube.gate("parameter_grid_coverage")
     assert (result.passed, result.value) == (False, 0.75)
+    assert result.null_p > 0.9
+    assert result.interval_95[0] <= 0.75 <= result.interval_95[1]
     assert "theta_E 1.83-2.2" in result.message
+
+
+def test_a_corner_that_is_empty_together_is_no_chance(cube):
+    """Wide arcs that are all faint leave cells empty which shuffled SNRs would fill."""
+    rows = slice(0, 400)
+    snr, theta_e = (cube.columns[name].to_numpy().copy() for name in ("arc_snr_sum", "theta_e_arcsec"))
+    theta_e[rows] = 0.7 + 1.5 * np.argsort(np.argsort(-snr[rows])) / 400
+    cube.columns["theta_e_arcsec"] = ("sample", theta_e)
+    result = cube.gate("parameter_grid_coverage")
+    assert not result.passed
+    assert result.null_p == pytest.approx(1 / 500)
 
 
 def test_configured_edges_take_over(cube):

@@ -19,46 +19,13 @@ Scores = xr.Dataset
 Edit = Callable[[Scores], None]
 
 
-def good_scores() -> Scores:
-    """What a good network says: arcs are lenses while they can be seen, nothing else is."""
-    rng = np.random.default_rng(5)
-    kind = np.repeat(["injected", "control", "control_row"], [N_PAIRS, N_PAIRS, N_ROWS]).astype(object)
-    n, injected, control = kind.size, kind == "injected", kind == "control"
-    pair_id = np.concatenate([np.arange(N_PAIRS), np.arange(N_PAIRS)[::-1], np.arange(N_ROWS) + 1000])
-
-    def logits(mean: float, noise: float = 0.8) -> np.ndarray:
-        return rng.normal(np.where(injected, mean, -3.0), noise)
-
-    def some(where: np.ndarray, values: np.ndarray | float) -> np.ndarray:
-        return np.where(where, values, np.nan)
-
-    columns: dict[str, np.ndarray] = {
-        "kind": kind,
-        "label": injected.astype(np.uint8),
-        "pair_id": pair_id,
-        "host_id": pair_id + 2**60,
-        "theta_e_arcsec": some(pair_id < 1000, 1.4),
-        "psfsize_arcsec": rng.normal(1.3, 0.1, n),
-        "sky_sigma_nmgy": rng.lognormal(-5.0, 0.1, n),
-        "logit": logits(3.0),
-    }
-    columns["logit_snr_image"] = columns["logit"] + rng.normal(0.0, 0.1, n)
-    columns["logit_arc_suppressed"] = some(injected, rng.normal(-3.0, 0.8, n))
-    columns["logit_ring"] = some(control, rng.normal(-2.0, 0.8, n))
-    columns["logit_fixed_ring"] = some(control, rng.normal(-2.5, 0.8, n))
-    for radius in RADII:
-        columns[f"logit_{mask_name(radius)}"] = logits(3.0 - 6.0 * min(radius / 15.0, 1.0) ** 3)
-        columns[f"arc_power_{mask_name(radius)}"] = some(injected, (radius / 15.0) ** 2)
-    return xr.Dataset({name: ("example", values) for name, values in columns.items()})
-
-
 def embedded(scores: Scores) -> Scores:
     """The scores with an embedding that holds no real lens."""
     return scores.assign(embedded_kind=("stamp", np.array(["injected"] * N_PAIRS, dtype=object)))
 
 
 @pytest.fixture
-def judge(gate_config: RunConfig) -> Callable[..., dict[str, GateResult]]:
+def judge(gate_config: RunConfig, good_scores: Callable[[], Scores]) -> Callable[..., dict[str, GateResult]]:
     """Verdicts by name, after an edit of the good scores."""
 
     def run(edit: Edit | None = None, config: RunConfig = gate_config) -> dict[str, GateResult]:
@@ -86,6 +53,10 @@ def test_good_network_passes_every_gate(judge) -> None:
         assert result.interval_95 is not None
         assert result.value is not None
         assert result.interval_95[0] - 1e-12 <= result.value <= result.interval_95[1]
+        assert result.null
+        assert result.null_p is not None
+        assert result.null_draws > 0
+    assert results["control_scores"].null_p == pytest.approx(0.001)
 
 
 def test_controls_that_are_all_lenses_fail_the_null_alone(judge) -> None:
@@ -216,7 +187,7 @@ def test_scores_that_are_not_finite_or_missing_fail_closed(judge, column: str, g
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_and_no_rows_fail_every_gate(gate_config: RunConfig, label: int) -> None:
+def test_one_class_and_no_rows_fail_every_gate(gate_config: RunConfig, label: int, good_scores) -> None:
     """Scores of one class, and none at all, pass nothing; realism has no anchors to judge."""
     scores = embedded(good_scores())
     for rows in (np.flatnonzero(scores["label"] == label), []):

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from pipeline.contracts.datasets import REJECT_REASONS, ROLES
+from pipeline.stages.gates import host_effects
 
 
 def reassign_pairs(cube, chosen):
@@ -52,6 +53,7 @@ def test_quality_distributions_fail_a_sampler_that_prefers_hosts(cube, column, b
     result = cube.gate("quality_distributions")
     assert not result.passed
     assert f"{named} differs" in result.message
+    assert result.null_p == pytest.approx(1 / 300)
     assert result.detail["columns"][named]["effect"] == result.value > 0.3
 
 
@@ -97,9 +99,11 @@ def test_quality_distributions_fail_a_column_known_for_too_few_pairs(cube):
     assert "mag_r is finite in 50 pairs" in cube.gate("quality_distributions").message
 
 
-def test_quality_distributions_keep_their_false_alarm_rate(cube):
+def test_quality_distributions_keep_their_false_alarm_rate(cube, monkeypatch):
     """With 8 columns tested, at most 5 % of fair selections from the usable hosts fail at p 0.05, up to chance."""
     rng = np.random.default_rng(5)
+    monkeypatch.setattr(host_effects, "PERMUTATIONS", 1)
+    monkeypatch.setattr(host_effects, "BOOTSTRAPS", 1)
     cube.configure("gates", quality_ks_p_min=0.05, quality_effect_max=1e-9)
     cube.stamps = cube.stamps.isel(sample=[])
     failures = 0
@@ -119,6 +123,7 @@ def test_splits_are_compared_cell_by_cell(cube):
     cube.columns["psfsize_arcsec"][used] = rng.normal(1.3, 0.1, 6)[cell][:, None] * np.ones(3)
     result = cube.gate("quality_by_split")
     assert (result.passed, result.value > 0.5) == (True, True), result.message
+    assert result.null_p > 0.1
     cube.columns["split_healpix"][used] = np.arange(used.size)
     assert not cube.gate("quality_by_split").passed
 

@@ -12,30 +12,7 @@ from pipeline.contracts.config import RunConfig
 from pipeline.stages.gates.result import GateResult
 from pipeline.stages.gates.suite import run_network_gates
 
-N_INJECTED, N_CONTROL, FEATURES = 300, 200, 12
-
-
-def embeddings(n_anchors: int = 60, shift: float = 0.0, host_shift: float = 0.0) -> xr.Dataset:
-    """Noise as embedding, whose first feature follows the host's flux; anchors or their hosts may be shifted."""
-    rng = np.random.default_rng(2)
-    kind = np.repeat(["injected", "control", "anchor"], [N_INJECTED, N_CONTROL, n_anchors]).astype(object)
-    anchor, n = kind == "anchor", kind.size
-    log_flux = rng.normal(0.0, 1.0, n) + host_shift * anchor
-    last = rng.normal(0.0, 1.0, (n, FEATURES))
-    last[:, 0] += 3.0 * log_flux
-    last[:, 1] += shift * anchor
-    last[:, 2] += 4.0 * (kind == "control")
-    columns = {
-        "embedded_kind": kind,
-        "embedded_host_id": np.where(anchor, -1 - np.arange(n), np.arange(n)),
-        "embedded_psfsize_arcsec": rng.normal(1.3, 0.1, n),
-        "embedded_sky_sigma_nmgy": rng.lognormal(-5.0, 0.1, n),
-        "embedded_aperture_nmgy": np.exp(log_flux),
-    }
-    scores = xr.Dataset({name: ("stamp", values) for name, values in columns.items()}, attrs={"anchors": {"used": 60}})
-    scores["layer_0"] = (("stamp", "feature_0"), rng.normal(0.0, 1.0, (n, 4)))
-    scores["layer_2"] = (("stamp", "feature_2"), last)
-    return scores
+N_INJECTED = 300
 
 
 @pytest.fixture
@@ -47,7 +24,7 @@ def realism(gate_config: RunConfig) -> Callable[[xr.Dataset], GateResult]:
     return lambda scores: run_network_gates(scores, config)[-1]
 
 
-def test_samples_of_one_distribution_pass(realism) -> None:
+def test_samples_of_one_distribution_pass(realism, embeddings) -> None:
     """Noise against itself: AUC about 0.5 and a distance within its null."""
     result = realism(embeddings())
     assert result.passed, result.message
@@ -58,7 +35,7 @@ def test_samples_of_one_distribution_pass(realism) -> None:
     assert result.detail["matched_in"] == ["ln sky sigma", "asinh flux over sky", "seeing"]
 
 
-def test_shifted_anchors_fail_in_the_layer_that_is_shifted(realism) -> None:
+def test_shifted_anchors_fail_in_the_layer_that_is_shifted(realism, embeddings) -> None:
     """A shift of three sigma in one feature is found by probe and distance; the other layer stays at its null."""
     result = realism(embeddings(shift=3.0))
     assert not result.passed
@@ -70,7 +47,7 @@ def test_shifted_anchors_fail_in_the_layer_that_is_shifted(realism) -> None:
     assert distances["layer_0"]["p_permutation"] > 0.01
 
 
-def test_wider_anchors_fail_by_their_distance(realism) -> None:
+def test_wider_anchors_fail_by_their_distance(realism, embeddings) -> None:
     """A difference of scatter that no linear probe sees fails by the Frechet distance."""
     scores = embeddings()
     anchor = (scores["embedded_kind"] == "anchor").to_numpy()
@@ -82,7 +59,7 @@ def test_wider_anchors_fail_by_their_distance(realism) -> None:
     assert result.detail["frechet"]["layer_2"]["distance"] > 1.2
 
 
-def test_hosts_that_look_otherwise_are_matched_away(realism) -> None:
+def test_hosts_that_look_otherwise_are_matched_away(realism, embeddings) -> None:
     """Brighter hosts alone make anchors differ from all injections, not from those on hosts that look alike."""
     result = realism(embeddings(host_shift=1.0))
     assert result.detail["auc_against"]["all_injections"] > 0.7
@@ -90,7 +67,7 @@ def test_hosts_that_look_otherwise_are_matched_away(realism) -> None:
     assert result.passed
 
 
-def test_network_that_sees_no_arcs_cannot_call_them_realistic(realism) -> None:
+def test_network_that_sees_no_arcs_cannot_call_them_realistic(realism, embeddings) -> None:
     """Where injections and their controls look the same to the network, equal anchors are no proof."""
     scores = embeddings()
     scores["layer_2"][(scores["embedded_kind"] == "control").to_numpy(), 2] -= 4.0
@@ -99,7 +76,7 @@ def test_network_that_sees_no_arcs_cannot_call_them_realistic(realism) -> None:
     assert "too weak" in result.message
 
 
-def test_too_few_anchors_fail(realism) -> None:
+def test_too_few_anchors_fail(realism, embeddings) -> None:
     """Anchors that were configured but are too few, or none, fail closed with the number needed."""
     for n in (0, 29):
         result = realism(embeddings(n_anchors=n))
@@ -107,7 +84,7 @@ def test_too_few_anchors_fail(realism) -> None:
         assert f"{n} controls, at least 30" in result.message
 
 
-def test_seeing_and_embeddings_must_be_finite(realism) -> None:
+def test_seeing_and_embeddings_must_be_finite(realism, embeddings) -> None:
     """A stamp without seeing, an embedding that is not finite, or none at all fails, with the reason."""
     scores = embeddings()
     anchor = (scores["embedded_kind"] == "anchor").to_numpy()
@@ -119,14 +96,14 @@ def test_seeing_and_embeddings_must_be_finite(realism) -> None:
     assert "no embedding" in realism(scores.drop_vars(["layer_0", "layer_2"])).message
 
 
-def test_fewer_injections_than_anchors_fail(realism) -> None:
+def test_fewer_injections_than_anchors_fail(realism, embeddings) -> None:
     """An anchor without an injection to compare is no verdict."""
     scores = embeddings(n_anchors=60)
     rows = np.concatenate([np.arange(40), np.arange(N_INJECTED, scores.sizes["stamp"])])
     assert "need as many injections" in realism(scores.isel(stamp=rows)).message
 
 
-def test_without_anchors_the_gate_says_why_it_does_not_apply(gate_config: RunConfig) -> None:
+def test_without_anchors_the_gate_says_why_it_does_not_apply(gate_config: RunConfig, embeddings) -> None:
     """No anchors configured: passed without a value, with the reason."""
     result = run_network_gates(embeddings(n_anchors=0), gate_config)[-1]
     assert (result.passed, result.value) == (True, None)

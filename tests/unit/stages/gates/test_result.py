@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.stages.gates.result import cohen_d, gate_generator, has_role, json_value
+from pipeline.stages.gates.result import Null, cohen_d, gate_generator, has_role, json_value
 
 
 def test_cohen_d_of_shifted_normals_is_the_shift():
@@ -53,3 +53,15 @@ def test_has_role_knows_roles_by_name():
     assert has_role(dataset, "injected").tolist() == [False, False, False, True]
     with pytest.raises(ValueError, match="arc"):
         has_role(dataset, "arc")
+
+
+def test_null_has_a_chance_or_a_reason():
+    """Draws without p, p outside [0, 1] and no words are no null."""
+    assert Null("none: nothing can be permuted").p is None
+    for wrong in (
+        {"how": ""},
+        {"how": "labels shuffled", "draws": 9},
+        {"how": "labels shuffled", "draws": 9, "p": 1.2},
+    ):
+        with pytest.raises(ValueError, match="expected words"):
+            Null(**wrong)
