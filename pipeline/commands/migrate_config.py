@@ -29,6 +29,9 @@ def migrate_config_command(
     accept: Annotated[
         list[str] | None, typer.Option("--accept", metavar="KEY", help="go on without what this EMR key did; repeat")
     ] = None,
+    bank_sha256: Annotated[
+        str | None, typer.Option(help="digest of the bank of source_mode cosmos; dhs bank inspect prints it")
+    ] = None,
     scheduler: Annotated[str | None, typer.Option(help="tcp:// address; by default workers on this machine")] = None,
     workers: Annotated[int, typer.Option(min=1, help="number of workers")] = 2,
 ) -> None:
@@ -47,6 +50,7 @@ def migrate_config_command(
         name=name,
         old={key.replace("-", "_"): value for key, _, value in pairs},
         accepted=tuple(key.replace("-", "_") for key in accept or []),
+        bank_sha256=bank_sha256,
         scheduler=scheduler,
         workers=workers,
     )

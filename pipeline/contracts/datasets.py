@@ -29,6 +29,7 @@ REJECT_REASONS = (
     "band_missing",
     "stamp_shape",
     "implausible_pixels",
+    "template_unusable",
 )
 SPLITS = ("train", "val", "test", "guard")
 TRAINED_SPLITS = SPLITS[:3]

@@ -135,6 +135,7 @@ class BankSource(Section):
     """Real galaxies of a bank (docs/source-banks.md), turned and mirrored at random, at their own angular size.
 
     src_re_arcsec, src_n and src_q of the priors are not used; the cube records the template and its half-light radius.
+    In mode frozen the EMR system's hash of task_id and `emr_salt` names the template, which is not turned.
     """
 
     kind: Literal["bank"]
@@ -143,6 +144,7 @@ class BankSource(Section):
         description="digest that `dhs bank inspect` prints; another bank is refused"
     )
     size_factor: Annotated[float, Field(gt=0.0, le=10.0)] = Field(1.0, description="angular size over that in the bank")
+    emr_salt: str | None = Field(None, description="mode frozen alone, and needed there: EMR's --cosmos-salt, often ''")
 
 
 class ColourTable(Section):
@@ -226,10 +228,17 @@ class InjectionSection(Section):
     @model_validator(mode="after")
     def _mode_has_its_sections(self) -> InjectionSection:
         if self.mode == "frozen":
-            if self.lens.kind != "sie" or self.source.kind != "sersic" or self.colours is not None:
+            if self.lens.kind != "sie" or self.source.kind not in ("sersic", "bank") or self.colours is not None:
                 raise ValueError("injection.mode: frozen takes lens, source and colours from the rows")
         elif self.priors is None:
             raise ValueError("injection.mode: sample needs injection.priors")
+        if self.source.kind == "bank":
+            frozen = self.mode == "frozen"
+            if frozen != (self.source.emr_salt is not None) or (frozen and self.source.size_factor != 1.0):
+                raise ValueError(
+                    "injection.source: a bank needs emr_salt, and size_factor 1, in mode: frozen, and has no emr_salt "
+                    "in mode: sample"
+                )
         if self.emr_compat and (self.mode != "frozen" or self.extinction or self.arc_noise is not None):
             raise ValueError("injection.emr_compat needs mode: frozen, extinction: false and no arc_noise")
         return self

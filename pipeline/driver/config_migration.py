@@ -35,6 +35,7 @@ class Answers:
         name: run.name; None takes the experiment.
         old: values of EMR keys that the files do not hold, as text.
         accepted: EMR keys whose loss is accepted.
+        bank_sha256: digest of the bank of source_mode cosmos, as `dhs bank inspect` prints it.
         scheduler: address of a Dask scheduler; None starts workers on this machine.
         workers: number of workers.
     """
@@ -45,6 +46,7 @@ class Answers:
     name: str | None = None
     old: Mapping[str, str] | None = None
     accepted: Sequence[str] = ()
+    bank_sha256: str | None = None
     scheduler: str | None = None
     workers: int = 2
 
@@ -103,7 +105,7 @@ def migrate_config(documents: Mapping[str, Mapping[str, Any]], answers: Answers)
         else:
             old[key] = rule.default
     undecided, losses = _losses(old, answers)
-    problems += undecided
+    problems += undecided + _missing_bank(old, answers, is_flags or "cosmos_salt" in {*given, *(answers.old or {})})
     manifest = _manifest_url(old, problems)
     if problems:
         raise ConfigError("cannot migrate: " + "; ".join(problems))
@@ -147,11 +149,24 @@ def _missing_answers(answers: Answers) -> list[str]:
     return problems
 
 
+def _missing_bank(old: Mapping[str, Any], answers: Answers, salt_known: bool) -> list[str]:
+    if str(old.get("source_mode", "sersic")) == "sersic":
+        return []
+    if old["source_mode"] != "cosmos":
+        return [f"source_mode: expected sersic or cosmos, got {old['source_mode']!r}"]
+    problems = []
+    if not salt_known:
+        problems.append("cosmos_salt: a _stage_config does not record it; give --old cosmos_salt=VALUE, often empty")
+    if not old.get("cosmos_bank_h5"):
+        problems.append("cosmos_bank_h5: source_mode cosmos needs its bank; give --old cosmos_bank_h5=URL")
+    if answers.bank_sha256 is None:
+        problems.append("bank digest: EMR recorded none; give --bank-sha256 as dhs bank inspect prints it")
+    return problems
+
+
 def _losses(old: Mapping[str, Any], answers: Answers) -> tuple[list[str], dict[str, str]]:
     """Keys whose value cannot be carried over: those that nobody accepted, and those that were."""
     found = {key: "no key of the EMR script that is known here" for key in old if key not in EMR_KEYS}
-    if str(old.get("source_mode", "sersic")) != "sersic":
-        found["source_mode"] = STAGE_4C_KEYS["source_mode"].why
     for key, harmless in (("core_mask_radius", 0.0), ("src_flux_scale", 1.0)):
         if _number(old, key, harmless) != harmless:
             found[key] = STAGE_4C_KEYS[key].why
@@ -198,6 +213,7 @@ def _content(old: Mapping[str, Any], manifest: str, answers: Answers) -> dict[st
             "mode": "frozen",
             "extinction": False,
             "emr_compat": True,
+            "source": _source(old, answers),
             "psf": {
                 "profile": old["psf_model"],
                 "moffat_beta": _number(old, "moffat_beta"),
@@ -209,6 +225,13 @@ def _content(old: Mapping[str, Any], manifest: str, answers: Answers) -> dict[st
         "shards": {"samples": 2048},
         "cluster": {**cluster, "workers": answers.workers},
     }
+
+
+def _source(old: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
+    if old["source_mode"] == "sersic":
+        return {"kind": "sersic"}
+    bank = {"url": old["cosmos_bank_h5"], "sha256": answers.bank_sha256}
+    return {"kind": "bank", **bank, "emr_salt": str(old.get("cosmos_salt") or "")}
 
 
 def _stamp_size_px(old: Mapping[str, Any]) -> int:

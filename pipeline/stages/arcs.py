@@ -63,6 +63,7 @@ class ArcRenderer:
         injection, bands = config.injection, config.survey.bands
         source = SourceModel(injection.source, bands, assets.bank)
         self.bands = bands
+        self.source = source
         self.drawer = Drawer(injection, source)
         self._psf, self._psf_stamps = injection.psf, assets.psf_stamps
         self._suppression = injection.core_suppression

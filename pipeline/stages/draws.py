@@ -17,7 +17,7 @@ from pipeline.kernels.arc_draws import LENS_COLUMNS
 from pipeline.kernels.priors import DISC, FIXED, LOGUNIFORM, NORMAL, PRIOR_COLUMNS, UNIFORM, draw_priors
 from pipeline.kernels.rays import FIELD, ISOTHERMAL, POWER_LAW
 from pipeline.stages.linear_pieces import LinearPieces
-from pipeline.stages.sources import Components, SourceModel, sersic_components
+from pipeline.stages.sources import Components, SourceModel
 
 _KINDS = {"fixed": FIXED, "uniform": UNIFORM, "loguniform": LOGUNIFORM, "normal": NORMAL, "disc": DISC}
 # A tabulated prior is the quantile of a number uniform in (0, 1).
@@ -148,15 +148,22 @@ def prior_row(prior: Prior) -> tuple[float, ...]:
     return (_KINDS[prior.kind], low, high, prior.mean or 0.0, prior.sigma or 1.0, prior.value or 0.0)
 
 
-def frozen_arc(rows: xr.Dataset, index: int, centre_px: tuple[float, float], n_bands: int) -> ArcDraw:
-    """The arc of an EMR manifest row: its frozen numbers, the host's magnitude plus src_dmag, n = 1.
+def frozen_arc(rows: xr.Dataset, index: int, centre_px: tuple[float, float], source: SourceModel) -> ArcDraw | None:
+    """The arc of an EMR manifest row: its frozen numbers, the host's magnitude plus src_dmag, n = 1 or a template.
 
-    Ellipticities become axis ratios by q = (1 - e) / (1 + e).
+    Ellipticities become axis ratios by q = (1 - e) / (1 + e). None if the row's template cannot be lensed.
     """
     row = {name: rows.variables[name].values[index] for name in (*FROZEN_COLUMNS, "mag_r")}
     shear = float(row["shear"])
     shear_phi = float(row["shear_phi_rad"])
-    re_arcsec, q, phi_rad = float(row["src_reff_arcsec"]), _axis_ratio(float(row["src_e"])), float(row["src_phi_rad"])
+    components = source.frozen_components(
+        str(rows.variables["task_id"].values[index]),
+        float(row["src_reff_arcsec"]),
+        _axis_ratio(float(row["src_e"])),
+        float(row["src_phi_rad"]),
+    )
+    if components is None:
+        return None
     return ArcDraw(
         theta_e_arcsec=float(row["theta_e_arcsec"]),
         lens_q=_axis_ratio(float(row["lens_e"])),
@@ -168,15 +175,15 @@ def frozen_arc(rows: xr.Dataset, index: int, centre_px: tuple[float, float], n_b
         lens_y_arcsec=centre_px[1] * PIXEL_SCALE_ARCSEC,
         src_x_arcsec=float(row["src_x_arcsec"]),
         src_y_arcsec=float(row["src_y_arcsec"]),
-        src_re_arcsec=re_arcsec,
-        src_n=1.0,
-        src_q=q,
-        src_phi_rad=phi_rad,
+        src_re_arcsec=components.re_arcsec,
+        src_n=components.n,
+        src_q=components.q,
+        src_phi_rad=components.phi_rad,
         src_mag_r=float(row["mag_r"]) + float(row["src_dmag"]),
         src_gr=float(row["src_gr"]),
         src_rz=float(row["src_rz"]),
         src_redshift=math.nan,
-        components=sersic_components(re_arcsec, 1.0, q, phi_rad, n_bands),
+        components=components,
     )
 
 

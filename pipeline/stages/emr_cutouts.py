@@ -22,8 +22,9 @@ def has_emr_stamp(cutouts: xr.Dataset) -> NDArray[np.bool_]:
     """
     reason = cutouts["reject_reason"].to_numpy()
     read = ~np.isin(reason, [reason_code(name) for name in _WITHOUT_BRICK])
-    image = cutouts["image"].to_numpy()
-    met: NDArray[np.bool_] = (cutouts["in_bounds"].to_numpy() == 1) | (image != 0).any(axis=(1, 2, 3))
+    met: NDArray[np.bool_] = cutouts["in_bounds"].to_numpy() == 1
+    for name in ("image", "invvar"):
+        met = met | (cutouts[name].to_numpy() != 0).any(axis=(1, 2, 3))
     return read & met
 
 

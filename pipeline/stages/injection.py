@@ -198,8 +198,10 @@ class Injector:
         )
 
     def freeze(self, rows: xr.Dataset, index: int, host: Host) -> Accepted | Refused:
-        """The arc of an EMR row as it stands; refused if the host lacks a number it needs."""
-        draw = frozen_arc(rows, index, host.centre_px, len(self.bands))
+        """The arc of an EMR row as it stands; refused if a number of the host or a usable template is missing."""
+        draw = frozen_arc(rows, index, host.centre_px, self.renderer.source)
+        if draw is None:
+            return Refused("template_unusable", 0)
         if not math.isfinite(draw.src_mag_r):
             return Refused("host_mag_missing", 0)
         return Accepted(draw, self.render(host, draw), math.nan, 1, 1.0)

@@ -26,6 +26,7 @@ from pipeline.kernels.arc_draws import (
     Q,
 )
 from pipeline.kernels.light import IMAGE
+from pipeline.stages.emr_templates import emr_template
 
 # Index of a round Gaussian clump.
 _GAUSSIAN_N = 0.5
@@ -127,12 +128,23 @@ class SourceModel:
             template = int(self._usable[int(drawn["template"] * self._usable.size)])
             mirror = -1 if drawn["template_mirror"] < 0.5 else 1
             angle = phi_rad + (math.pi if drawn["template_half_turn"] < 0.5 else 0.0)
-            table = np.zeros((1, COMPONENT_COLUMNS))
-            table[0, [PROFILE, PHI, TEMPLATE, MIRROR]] = IMAGE, angle, template, mirror
             hlr_arcsec = float(self._bank.hlr_arcsec[template]) * section.size_factor
-            shares = np.ones((1, len(self._bands)))
-            return Components(table, shares, hlr_arcsec, math.nan, math.nan, angle, template, mirror)
+            return _template_components(template, hlr_arcsec, angle, mirror, len(self._bands))
         return sersic_components(re_arcsec, n, q, phi_rad, len(self._bands))
+
+    def frozen_components(self, task_id: str, re_arcsec: float, q: float, phi_rad: float) -> Components | None:
+        """The source of an EMR row: its exponential profile or, with a bank, the template that EMR took, not turned.
+
+        None if that template cannot be lensed. [re_arcsec: arcsec, phi_rad: rad]
+        """
+        if self._section.kind != "bank" or self._bank is None:
+            return sersic_components(re_arcsec, 1.0, q, phi_rad, len(self._bands))
+        if self._section.emr_salt is None:
+            raise ValueError("injection.source.emr_salt: rows of a manifest need the salt of their EMR run")
+        template = emr_template(task_id, self._section.emr_salt, self._bank.images.shape[0])
+        if not self._bank.usable[template]:
+            return None
+        return _template_components(template, float(self._bank.hlr_arcsec[template]), 0.0, 1, len(self._bands))
 
 
 def sersic_components(re_arcsec: float, n: float, q: float, phi_rad: float, n_bands: int) -> Components:
@@ -140,6 +152,12 @@ def sersic_components(re_arcsec: float, n: float, q: float, phi_rad: float, n_ba
     table = np.zeros((1, COMPONENT_COLUMNS))
     table[0, [PHI, RE, N, Q]] = phi_rad, re_arcsec, n, q
     return Components(table, np.ones((1, n_bands)), re_arcsec, n, q, phi_rad)
+
+
+def _template_components(template: int, hlr_arcsec: float, phi_rad: float, mirror: int, n_bands: int) -> Components:
+    table = np.zeros((1, COMPONENT_COLUMNS))
+    table[0, [PROFILE, PHI, TEMPLATE, MIRROR]] = IMAGE, phi_rad, template, mirror
+    return Components(table, np.ones((1, n_bands)), hlr_arcsec, math.nan, math.nan, phi_rad, template, mirror)
 
 
 def _clumpy(section: ClumpySource, drawn: Mapping[str, float], n_bands: int) -> Components:

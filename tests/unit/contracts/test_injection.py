@@ -226,6 +226,20 @@ def test_frozen_rows_bring_their_own_lens_source_and_colours() -> None:
             InjectionSection.model_validate({**FROZEN, key: value})
 
 
+def test_a_bank_needs_the_salt_of_emr_for_frozen_rows_alone() -> None:
+    """Without it a frozen row has no template; a size factor is no part of the row; drawn templates have no salt."""
+    bank = {"kind": "bank", "url": "bank.h5", "sha256": "0" * 64}
+    salted = {**bank, "emr_salt": ""}
+    assert InjectionSection.model_validate({**FROZEN, "source": salted}).source.kind == "bank"
+    for content in (
+        {**FROZEN, "source": bank},
+        {**FROZEN, "source": {**salted, "size_factor": 2.0}},
+        {**SAMPLED, "source": salted},
+    ):
+        with pytest.raises(ValidationError, match="a bank needs emr_salt"):
+            InjectionSection.model_validate(content)
+
+
 def test_sample_mode_needs_priors() -> None:
     """Drawing needs something to draw from."""
     with pytest.raises(ValidationError, match=r"sample needs injection\.priors"):

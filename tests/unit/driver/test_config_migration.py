@@ -121,15 +121,28 @@ def test_files_that_contradict_each_other_are_refused() -> None:
         migrate(STAGE, RUN, variant="v3")
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("source_mode", "cosmos"), ("core_mask_radius", 5), ("src_flux_scale", 2.0), ("odd_key", 1)]
-)
+@pytest.mark.parametrize(("key", "value"), [("core_mask_radius", 5), ("src_flux_scale", 2.0), ("odd_key", 1)])
 def test_losses_must_be_accepted_by_name(key: str, value: object) -> None:
-    """COSMOS sources, masked cores, scaled fluxes and unknown keys are named; --accept goes on and says so."""
+    """Masked cores, scaled fluxes and unknown keys are named; --accept goes on and says so."""
     with pytest.raises(ConfigError, match=f"{key}={value}: .*give --accept {key}"):
         migrate(FLAGS, **{key: value})
     migrated = migrate(FLAGS, answers=Answers(**{**vars(FULL), "accepted": (key,)}), **{key: value})
     assert any(line.startswith(f"{key}={value}: lost, as accepted") for line in migrated.report)
+
+
+def test_templates_of_a_cosmos_run_are_carried_over() -> None:
+    """Bank, salt and a digest that nobody recorded; each is asked for where the files lack it."""
+    old = {"source_mode": "cosmos", "cosmos_bank_h5": "s3a://b/bank.h5", "cosmos_salt": "production_v1"}
+    answers = Answers(**{**vars(FULL), "bank_sha256": "0" * 64})
+    source = migrate(FLAGS, answers=answers, **old).config.injection.source
+    assert source.kind == "bank"
+    assert (source.url, source.emr_salt) == ("s3a://b/bank.h5", "production_v1")
+    with pytest.raises(ConfigError, match=r"give --old cosmos_bank_h5=URL; bank digest: .*give --bank-sha256"):
+        migrate(FLAGS, source_mode="cosmos")
+    with pytest.raises(ConfigError, match="give --old cosmos_salt=VALUE"):
+        migrate(STAGE, answers=answers, source_mode="cosmos")
+    with pytest.raises(ConfigError, match="expected sersic or cosmos, got 'clumps'"):
+        migrate(FLAGS, source_mode="clumps")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import xarray as xr
 from scipy import integrate, stats
 
 from pipeline.contracts.config import RunConfig
+from pipeline.contracts.injection import BankSource, SersicSource
 from pipeline.contracts.priors import Prior, Priors
 from pipeline.contracts.source_bank import SourceBank
 from pipeline.kernels.arc_draws import LENS_COLUMNS
@@ -25,6 +26,7 @@ from pipeline.stages.draws import (
     lens_kind,
     prior_row,
 )
+from pipeline.stages.emr_templates import emr_template
 from pipeline.stages.linear_pieces import LinearPieces
 from pipeline.stages.mag_prior import MagnitudePrior
 from pipeline.stages.manifest import emr_rows
@@ -33,6 +35,7 @@ from pipeline.stages.sources import SourceModel
 N_DRAWS = 3000
 KEYS = task_keys([f"host-{index}" for index in range(N_DRAWS)])
 CENTRE_PX = (0.3, -0.4)
+PROFILES = SourceModel(SersicSource(), ("g", "r", "z"), None)
 PRIORS = {
     "theta_e_arcsec": "kind: uniform, low: 0.7, high: 2.2",
     "lens_q": "kind: uniform, low: 0.5, high: 1.0",
@@ -302,7 +305,7 @@ def test_frozen_row_is_mapped_as_written(
     make_cutouts: Callable[..., xr.Dataset], make_rows: Callable[..., xr.Dataset]
 ) -> None:
     """q = (1 - e) / (1 + e), gamma = g (cos, sin) 2 phi, magnitudes from host and colours, n = 1."""
-    draw = frozen_arc(make_rows(make_cutouts(2, size=16)), 1, CENTRE_PX, 3)
+    draw = frozen_arc(make_rows(make_cutouts(2, size=16)), 1, CENTRE_PX, PROFILES)
     assert draw.lens_q == pytest.approx(0.75 / 1.25)
     assert draw.src_q == pytest.approx(0.8 / 1.2)
     assert draw.shear_gamma1 == pytest.approx(0.05 * math.cos(2.2))
@@ -319,12 +322,30 @@ def test_frozen_row_is_an_isothermal_lens_and_one_profile(
     make_cutouts: Callable[..., xr.Dataset], make_rows: Callable[..., xr.Dataset]
 ) -> None:
     """Slope 2, no redshift, one component with all of the flux and the row's own shape."""
-    draw = frozen_arc(make_rows(make_cutouts(2, size=16)), 0, CENTRE_PX, 2)
+    draw = frozen_arc(make_rows(make_cutouts(2, size=16)), 0, CENTRE_PX, SourceModel(SersicSource(), ("g", "r"), None))
     assert draw.lens_slope == 2.0
     assert math.isnan(draw.src_redshift)
     assert draw.components.shares.tolist() == [[1.0, 1.0]]
     assert draw.components.table[0].tolist() == pytest.approx([0, 0, 0, 0.7, 0.25, 1.0, 0.8 / 1.2])
     assert draw.components.template == -1
+
+
+def test_frozen_row_with_a_bank_has_a_template_and_no_profile(
+    make_cutouts: Callable[..., xr.Dataset], make_rows: Callable[..., xr.Dataset], make_bank: Callable[..., SourceBank]
+) -> None:
+    """Lens, position and colours stay those of the row; a row whose template is unusable has no arc."""
+    bank = make_bank()
+    section = BankSource(kind="bank", url="bank.h5", sha256=bank.digest, emr_salt="s")
+    rows = make_rows(make_cutouts(6, size=16))
+    arcs = [frozen_arc(rows, k, CENTRE_PX, SourceModel(section, ("g", "r", "z"), bank)) for k in range(6)]
+    plain = frozen_arc(rows, 0, CENTRE_PX, PROFILES)
+    usable = [bank.usable[emr_template(str(task), "s", len(bank.images))] for task in rows["task_id"].to_numpy()]
+    assert [arc is not None for arc in arcs] == usable
+    made = next(arc for arc in arcs if arc is not None)
+    assert plain is not None
+    assert (made.src_x_arcsec, made.src_gr, made.lens_q) == (plain.src_x_arcsec, plain.src_gr, plain.lens_q)
+    assert made.components.template >= 0
+    assert (made.components.mirror, made.src_phi_rad, math.isnan(made.src_q)) == (1, 0.0, True)
 
 
 def test_golden_rows_become_physical_arcs(golden_manifests: list[Path]) -> None:
@@ -333,7 +354,7 @@ def test_golden_rows_become_physical_arcs(golden_manifests: list[Path]) -> None:
         frame = pd.read_parquet(path).iloc[:100]
         rows = emr_rows(frame, ("g", "r", "z"), 64)
         for index in np.flatnonzero(frame["is_control"].to_numpy() == 0)[:40]:
-            draw = frozen_arc(rows, int(index), CENTRE_PX, 3)
+            draw = frozen_arc(rows, int(index), CENTRE_PX, PROFILES)
             assert 0 < draw.lens_q <= 1
             assert 0 < draw.src_q <= 1
             row = frame.iloc[int(index)]
