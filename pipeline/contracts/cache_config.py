@@ -32,15 +32,15 @@ class CacheTarget(Section):
     """Where the coadds go, as <brick>/, and where the record of the copying lies. Both on one S3 service."""
 
     url: str = Field(description="bucket prefix or folder of the cache")
-    record: str = Field(description="folder of the assets manifest, the blacklist and the receipts")
+    output: str = Field(description="folder that holds phase4a/ (blacklist) and phase4b/ (assets manifest)")
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")] = Field(description="name of the record")
     region: str | None = Field(description="AWS region of the s3:// URLs; null only if none is used")
     endpoint_url: str | None = Field(None, description="S3 endpoint other than AWS")
 
     @model_validator(mode="after")
     def _record_is_not_of_emr(self) -> CacheTarget:
-        taken = [part for part in self.record.split("/") if belongs_to_emr(part)]
-        if taken:
-            raise ValueError(f"record lies below {taken[0]!r}, a variant of the EMR system; take a new one")
+        if belongs_to_emr(self.variant):
+            raise ValueError(f"variant {self.variant!r} holds results of the EMR system; take a new one")
         return self
 
 
@@ -124,7 +124,7 @@ class CacheConfig(Section):
     def _regions_are_given(self) -> CacheConfig:
         places = {
             "source": (self.source.region, (self.source.url,)),
-            "cache": (self.cache.region, (self.cache.url, self.cache.record, self.bricks.table, self.bricks.blacklist)),
+            "cache": (self.cache.region, (self.cache.url, self.cache.output, self.bricks.table, self.bricks.blacklist)),
         }
         for section, (region, urls) in places.items():
             remote = [url for url in urls if url is not None and url.startswith(S3_SCHEMES)]

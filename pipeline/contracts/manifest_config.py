@@ -112,6 +112,7 @@ class ManifestConfig(Section):
     row_order: Literal["brick", "task_id"] = Field(
         default="brick", description="brick: rows of a brick together; task_id: shuffled, as in sorted EMR manifests"
     )
+    csv: bool = Field(default=True, description="a copy of every manifest as text, in <experiment>_csv, as EMR made")
     max_tasks: Annotated[int, Field(ge=1)] | None = Field(
         default=30_000_000, description="more rows over all experiments are refused; null for no limit"
     )

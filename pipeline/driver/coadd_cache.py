@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -29,6 +29,7 @@ from pipeline.driver.cluster import open_cluster
 from pipeline.driver.provenance import code_version
 from pipeline.driver.shards import run_shards
 from pipeline.storage.coadd_cache import BrickCopier, BrickState
+from pipeline.storage.emr_layout import RESUMES, SUCCESS, EmrLayout
 from pipeline.storage.locations import Location
 from pipeline.storage.receipts import Receipt
 from pipeline.storage.remote_files import RemoteFiles
@@ -39,7 +40,6 @@ logger = logging.getLogger("pipeline.driver")
 
 _ROWS_AT_ONCE = 2**20
 _READERS = 16
-_MARKER = "_SUCCESS"
 _NOTES = 3
 
 
@@ -48,7 +48,7 @@ class CacheTask:
     """Some bricks to be brought to the cache by one worker."""
 
     config: CacheConfig
-    record: Location
+    layout: EmrLayout
     shard: int
     bricknames: tuple[str, ...]
     plan_sha256: str
@@ -57,7 +57,7 @@ class CacheTask:
     @property
     def part(self) -> Location:
         """Where the task leaves what it found."""
-        return self.record.join("bricks", f"{self.shard:06d}.json")
+        return self.layout.cache_part(self.shard)
 
 
 def fill_cache(config: CacheConfig, limit_bricks: int | None = None) -> dict[str, Any]:
@@ -78,13 +78,13 @@ def fill_cache(config: CacheConfig, limit_bricks: int | None = None) -> dict[str
         ClusterError: workers or scheduler were lost.
     """
     bricknames = _chosen_bricks(config)[:limit_bricks]
-    record = Location(config.cache.record, config.cache.region, config.cache.endpoint_url)
-    if limit_bricks is not None:
-        record = replace(record, url=f"{record.url}-limit{limit_bricks}")
+    place = config.cache
+    variant = place.variant if limit_bricks is None else f"{place.variant}-limit{limit_bricks}"
+    layout = EmrLayout(Location(place.output, place.region, place.endpoint_url), variant).for_writing()
     _check_source(config)
-    tasks = _plan(config, record, bricknames)
-    _write_stage_config(config, record, len(tasks))
-    record.join(_MARKER).remove()
+    tasks = _plan(config, layout, bricknames)
+    _write_stage_config(config, layout, len(tasks))
+    layout.cache_success.remove()
     try:
         with open_cluster(config.cluster) as cluster:
 
@@ -93,11 +93,11 @@ def fill_cache(config: CacheConfig, limit_bricks: int | None = None) -> dict[str
 
             run_shards(cluster, "cache", fill_bricks, tasks, {}, config.retries, inspect=stop_early)
     except PipelineError:
-        _write_manifest(config, record, tasks)
+        _write_manifest(config, layout, tasks)
         raise
-    summary = _write_manifest(config, record, tasks)
+    summary = _write_manifest(config, layout, tasks)
     _judge(config, summary["bricks"])
-    record.join(_MARKER).write_bytes(b"")
+    layout.cache_success.write_bytes(b"")
     return summary
 
 
@@ -176,18 +176,18 @@ def _chosen_bricks(config: CacheConfig) -> list[str]:
     return sorted(names)
 
 
-def _plan(config: CacheConfig, record: Location, bricknames: list[str]) -> list[CacheTask]:
+def _plan(config: CacheConfig, layout: EmrLayout, bricknames: list[str]) -> list[CacheTask]:
     sha256 = config.identity_sha256(bricknames)
-    plan = record.join("plan.json")
+    plan = layout.cache_plan
     if plan.exists() and (known := read_json(plan)["sha256"]) != sha256:
         raise PlanChangedError(
-            f"{record.url} was planned as {known[:12]}, these bricks, files and source make {sha256[:12]}; "
-            "take another cache.record (what the cache holds is kept)"
+            f"{plan.url} was planned as {known[:12]}, these bricks, files and source make {sha256[:12]}; "
+            "take another cache.variant (what the cache holds is kept)"
         )
     size = config.bricks_per_task
     dealt = [tuple(bricknames[at : at + size]) for at in range(0, len(bricknames), size)]
     write_json(plan, {"sha256": sha256, "n_bricks": len(bricknames), "n_tasks": len(dealt)})
-    return [CacheTask(config, record, k, names, sha256, code_version()) for k, names in enumerate(dealt)]
+    return [CacheTask(config, layout, k, names, sha256, code_version()) for k, names in enumerate(dealt)]
 
 
 def _read_part(task: CacheTask) -> list[dict[str, Any]]:
@@ -223,20 +223,20 @@ def _judge(config: CacheConfig, bricks: dict[str, int]) -> None:
         )
 
 
-def _write_manifest(config: CacheConfig, record: Location, tasks: Sequence[CacheTask]) -> dict[str, Any]:
+def _write_manifest(config: CacheConfig, layout: EmrLayout, tasks: Sequence[CacheTask]) -> dict[str, Any]:
     """Store the assets manifest and the blacklist; every planned brick has a row."""
     with ThreadPoolExecutor(_READERS) as pool:
         rows = [row for rows in pool.map(_part_rows, tasks) for row in rows]
     frame = pd.DataFrame(rows)
     for folder, name, data in (
-        ("assets_manifest", "part-00000.parquet", table_bytes(frame)),
-        ("assets_manifest_csv", "part-00000.csv", _csv(frame)),
+        (layout.assets_manifest(), "part-00000.parquet", table_bytes(frame)),
+        (layout.assets_manifest(csv=True), "part-00000.csv", _csv(frame)),
     ):
-        record.join(folder, name).write_bytes(data)
-        record.join(folder, _MARKER).write_bytes(b"")
+        folder.join(name).write_bytes(data)
+        folder.join(SUCCESS).write_bytes(b"")
     absent = {row["brickname"]: row["error"] for row in rows if row["state"] == "absent"}
     write_json(
-        record.join("brick_blacklist.json"),
+        layout.brick_blacklist,
         {"source": config.source.url, "created_utc": utc_now(), "n_bricks": len(absent), "bricks": absent},
     )
     states = ("cached", "fetched", "absent", "failed", "pending")
@@ -245,7 +245,8 @@ def _write_manifest(config: CacheConfig, record: Location, tasks: Sequence[Cache
         "fetched_files": int(frame["fetched_files"].sum()),
         "fetched_bytes": int(frame["fetched_bytes"].sum()),
         "cache_bytes": int(frame["n_bytes"].sum()),
-        "assets_manifest": record.join("assets_manifest").url,
+        "assets_manifest": layout.assets_manifest().url,
+        "brick_blacklist": layout.brick_blacklist.url,
     }
 
 
@@ -277,20 +278,21 @@ def _csv(frame: pd.DataFrame) -> bytes:
     return sink.getvalue().encode()
 
 
-def _write_stage_config(config: CacheConfig, record: Location, n_tasks: int) -> None:
+def _write_stage_config(config: CacheConfig, layout: EmrLayout, n_tasks: int) -> None:
     """The EMR stage's own keys, then the whole configuration."""
     content = {
         "stage": "4b",
         "timestamp_utc": utc_now(),
-        "variant": record.url.rsplit("/", 1)[-1],
-        "output_s3": config.cache.record,
+        "variant": layout.variant,
+        "output_s3": layout.phase4.url,
         "coadd_base_url": config.source.url,
         "bands": list(config.files.bands),
         "coadd_s3_cache_prefix": config.cache.url,
         "cache_partitions": n_tasks,
         "http_timeout_s": config.patience.silence_s,
         "include_psfsize": int(config.files.psfsize),
+        "idempotency": RESUMES,
         "code_version": code_version(),
         "config": json.loads(config.model_dump_json()),
     }
-    write_json(record.join("_stage_config.json"), content)
+    write_json(layout.stage_config("4b"), content)

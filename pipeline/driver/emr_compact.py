@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.contracts.emr_columns import PARTITION
 from pipeline.contracts.errors import ConfigError, ContractError, PlanChangedError, VerificationError
 from pipeline.stages.emr_splits import relabelled_splits
-from pipeline.storage.emr_layout import SUCCESS, EmrLayout
+from pipeline.storage.emr_layout import RESUMES, SUCCESS, EmrLayout
 from pipeline.storage.emr_tables import open_parquet, parquet_files, partition_of, read_batches, stamp_schema_of
 from pipeline.storage.locations import Location
 from pipeline.storage.runs import read_json, utc_now, write_json
@@ -95,6 +95,7 @@ def compact_stamps(
         "input_s3": source.url,
         "output_compact_s3": target.url,
         "compact_partitions": partitions,
+        "idempotency": RESUMES,
         "relabel": relabel,
         "rows": counts,
     }

@@ -19,7 +19,7 @@ from pipeline.driver.provenance import code_version, environment
 from pipeline.driver.shards import run_shards
 from pipeline.driver.tasks import ShardTask
 from pipeline.storage.cube import open_cube
-from pipeline.storage.emr_layout import SUCCESS, EmrLayout
+from pipeline.storage.emr_layout import RESUMES, SUCCESS, EmrLayout
 from pipeline.storage.emr_tables import parquet_files
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.receipts import Receipt, missing_objects, read_receipts
@@ -72,7 +72,7 @@ def plan_export(
     plan = _planned(run, config)
     chosen = tuple(name for name in TABLES if name in tables)
     name = experiment_id or _experiment_of(config, plan)
-    content = [plan.sha256, layout.variant, name, chosen, metrics_only]
+    content = [plan.sha256, layout.variant, name]
     identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     export = EmrExport(layout.for_writing(), name, chosen, metrics_only, identity)
     tasks = [
@@ -89,7 +89,7 @@ def export_run(planned: ExportPlan) -> dict[str, Any]:
         rows, rows per table, files, bytes, error_rows and the folders.
 
     Raises:
-        PlanChangedError: files of another plan, code or choice of tables lie there.
+        PlanChangedError: files of another plan or of other code lie there.
         VerificationError: files that no receipt knows, or receipts whose files or rows are missing.
     """
     config, export = planned.config, planned.export
@@ -110,7 +110,8 @@ def finish_export(planned: ExportPlan, receipts: dict[int, Receipt], base: Locat
     rows = sum(receipt.rows for receipt in receipts.values())
     if lost or rows != expected:
         raise VerificationError(f"{base.url}: {rows} of {expected} rows have receipts; lost files: {lost}")
-    known = {name for receipt in receipts.values() for name in receipt.objects}
+    # Experiments of one variant share the folder of paired tables.
+    known = {name for every in _exports(export).values() for receipt in every.values() for name in receipt.objects}
     for folder in export.folders().values():
         prefix = folder.url.removeprefix(f"{base.url}/")
         strange = sorted({f"{prefix}/{name}" for name in parquet_files(folder)} - known)
@@ -134,15 +135,24 @@ def finish_export(planned: ExportPlan, receipts: dict[int, Receipt], base: Locat
     }
 
 
+def _exports(export: EmrExport) -> dict[Location, dict[int, Receipt]]:
+    """Receipts of every choice of tables of every experiment of the variant, by their folder."""
+    above = export.layout.exports
+    folders = [above.join(name, choice) for name in above.names() for choice in above.join(name).names()]
+    return {folder: read_receipts(folder) for folder in folders}
+
+
 def _finished(export: EmrExport) -> dict[int, Receipt]:
-    folder = export.layout.receipts(export.experiment_id)
-    receipts = read_receipts(folder)
-    for receipt in receipts.values():
-        if (receipt.plan_sha256, receipt.code_version) != (export.identity, code_version()):
-            raise PlanChangedError(
-                f"{folder.url}: shard {receipt.shard} is of another run, of other tables or of code "
-                f"{receipt.code_version}; this is code {code_version()}. Choose another variant or experiment"
-            )
+    exports = _exports(export)
+    own = export.layout.exports.join(export.experiment_id).url
+    for folder, others in exports.items():
+        for receipt in others.values() if folder.url.startswith(f"{own}/") else ():
+            if (receipt.plan_sha256, receipt.code_version) != (export.identity, code_version()):
+                raise PlanChangedError(
+                    f"{folder.url}: shard {receipt.shard} is of another run or of code {receipt.code_version}; "
+                    f"this is code {code_version()}. Choose another variant or experiment"
+                )
+    receipts = exports.get(export.receipts, {})
     lost = missing_objects(export.layout.phase4, receipts.values())
     for shard, reason in lost.items():
         logger.warning("shard is exported again", extra={"fields": {"shard": shard, "reason": reason}})
@@ -167,6 +177,11 @@ def _experiment_of(config: RunConfig, plan: Plan) -> str:
     return str(found[0])
 
 
+def _earlier_tables(export: EmrExport) -> list[str]:
+    stage = export.layout.stage_config("4c", export.experiment_id)
+    return list(read_json(stage)["tables"]) if stage.exists() else []
+
+
 def _write_configs(planned: ExportPlan) -> None:
     """The EMR keys, and the settings whose absence there made data hard to trace."""
     config, export = planned.config, planned.export
@@ -174,6 +189,7 @@ def _write_configs(planned: ExportPlan) -> None:
     settings = {
         "source_mode": "cosmos" if source.kind == "bank" else "sersic",
         "cosmos_bank_h5": source.url if source.kind == "bank" else None,
+        "cosmos_salt": source.emr_salt if source.kind == "bank" else None,
         "psf_model": psf.profile,
         "moffat_beta": psf.moffat_beta,
         "psfsize_from": psf.psfsize_from,
@@ -183,6 +199,7 @@ def _write_configs(planned: ExportPlan) -> None:
         "plan_sha256": planned.tasks[0].plan_sha256,
         **{name: environment()[name] for name in ("code_version", "git_sha")},
     }
+    shape = planned.tasks[0].shape
     common = {"stage": "4c", "variant": export.layout.variant, "experiment_id": export.experiment_id}
     stage = {
         **common,
@@ -191,7 +208,9 @@ def _write_configs(planned: ExportPlan) -> None:
         "inputs": {"manifest": config.manifest.url, "coadd_s3_cache_prefix": config.survey.bricks},
         "bands": list(config.survey.bands),
         "src_flux_scale": 1.0,
-        "tables": list(export.tables),
+        "spark": {"sweep_partitions": shape.n_shards},
+        "idempotency": RESUMES,
+        "tables": sorted({*export.tables, *_earlier_tables(export)}),
         "metrics_only": int(export.metrics_only),
         **settings,
     }

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.contracts.emr_columns import PARTITION
 from pipeline.contracts.errors import ContractError
 from pipeline.stages.emr_recovery import RECOVERY_INPUT, recovery_completeness
-from pipeline.storage.emr_layout import SUCCESS, EmrLayout
+from pipeline.storage.emr_layout import REMAKES, SUCCESS, EmrLayout
 from pipeline.storage.emr_tables import parquet_files, partition_of, read_batches, write_emr_file
 from pipeline.storage.locations import Location
 from pipeline.storage.runs import utc_now, write_json
@@ -67,6 +67,7 @@ def write_completeness(
         "experiment_id": experiment_id,
         "inputs": {"metrics": metrics.url},
         "recovery": {"snr_thresh": snr_min, "theta_over_psf": theta_over_psf_min},
+        "idempotency": REMAKES,
     }
     write_json(layout.stage_config("4d", experiment_id), stage)
     target.join(SUCCESS).write_bytes(b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 import uuid
@@ -47,7 +48,7 @@ class EmrExport:
         experiment_id: name of the experiment's folders.
         tables: some of TABLES.
         metrics_only: write stamps rows without pixels.
-        identity: hash of the run's plan and of all of the above but the place; a receipt of another is refused.
+        identity: hash of the run's plan, of variant and experiment; a receipt of another is refused.
     """
 
     layout: EmrLayout
@@ -64,6 +65,17 @@ class EmrExport:
             "paired": self.layout.paired(),
         }
         return {name: places[name] for name in self.tables}
+
+    @property
+    def receipts(self) -> Location:
+        """Where the receipts of these tables lie, apart from those of another choice."""
+        choice = "-".join(self.tables) + ("-without_pixels" if self.metrics_only and "stamps" in self.tables else "")
+        return self.layout.receipts(self.experiment_id, choice)
+
+    def file_id(self, table: str) -> uuid.UUID:
+        """What names the files of a table: equal for equal content, so that stamps without pixels have another."""
+        content = f"{self.identity} {table} {self.metrics_only and table == 'stamps'}"
+        return uuid.UUID(hashlib.sha256(content.encode()).hexdigest()[:32])
 
 
 def export_shard(task: ShardTask, export: EmrExport) -> Receipt:
@@ -107,7 +119,7 @@ def export_shard(task: ShardTask, export: EmrExport) -> Receipt:
         seconds=round(time.monotonic() - started, 3),
         worker=platform.node(),
     )
-    write_receipt(export.layout.receipts(export.experiment_id), receipt)
+    write_receipt(export.receipts, receipt)
     return receipt
 
 
@@ -136,7 +148,7 @@ def _schemas(export: EmrExport) -> dict[str, pa.Schema]:
 
 
 def _file(export: EmrExport, table: str, split: str, task: ShardTask) -> Location:
-    name = f"part-{task.shard:05d}-{uuid.UUID(export.identity[:32])}.c000.snappy.parquet"
+    name = f"part-{task.shard:05d}-{export.file_id(table)}.c000.snappy.parquet"
     if table == "paired":
         return export.layout.paired(split).join(name)
     return export.folders()[table].join(f"{PARTITION}={split}", name)

@@ -17,7 +17,7 @@ from pipeline.contracts.manifest_config import ManifestConfig, TrainTier
 from pipeline.driver.provenance import code_version
 from pipeline.stages.manifest_sampling import HostSampler, quartile_edges
 from pipeline.stages.manifest_tasks import ManifestInputTables, TaskTable, demand_distinct, rows_per_host
-from pipeline.storage.emr_layout import EmrLayout
+from pipeline.storage.emr_layout import RESUMES, EmrLayout
 from pipeline.storage.locations import Location
 from pipeline.storage.manifest_files import (
     ManifestWriter,
@@ -60,7 +60,7 @@ def build_manifests(config: ManifestConfig, *, force: bool = False) -> dict[str,
     samples: dict[str, HostSample] = {tier: sampler.sample(section.n_hosts) for tier, section in config.tiers.items()}
     _demand_hosts(config, samples, sampler)
     hosts = gather_hosts(parts, tables.bricks, np.unique(np.concatenate([sample.row for sample in samples.values()])))
-    record = _stage_config(config, tables)
+    record = _stage_config(config, tables, force=force)
     kept = _kept_experiments(layout, record, force=force)
     write_json(layout.stage_config("4a"), record)
     experiments, bricks = {}, {}
@@ -70,7 +70,7 @@ def build_manifests(config: ManifestConfig, *, force: bool = False) -> dict[str,
             experiment, tables, hosts, samples[experiment.tier], config.replicates, unpaired=config.unpaired_controls
         )
         if name not in kept:
-            _write(layout.manifest(name), task_table, config.row_order)
+            _write(layout.manifest(name), layout.manifest(name, csv=True) if config.csv else None, task_table, config)
             _LOG.info("wrote %s: %d rows", layout.manifest(name).url, task_table.n_rows)
         experiments[name] = _counts(task_table, sampler, kept=name in kept)
         bricks[name] = task_table.brick_names
@@ -151,8 +151,9 @@ def _kept_experiments(layout: EmrLayout, record: dict[str, Any], *, force: bool)
     return complete
 
 
-def _write(folder: Location, table: TaskTable, row_order: str) -> None:
-    with ManifestWriter(folder) as writer:
+def _write(folder: Location, csv: Location | None, table: TaskTable, config: ManifestConfig) -> None:
+    row_order = config.row_order
+    with ManifestWriter(folder, csv) as writer:
         for rows in table.pieces_by_brick(PIECE_ROWS) if row_order == "brick" else _pieces_by_task_id(table):
             columns = table.columns(rows)
             if row_order == "brick":
@@ -186,7 +187,7 @@ def _counts(table: TaskTable, sampler: HostSampler, *, kept: bool) -> dict[str, 
     }
 
 
-def _stage_config(config: ManifestConfig, tables: ManifestInputTables) -> dict[str, Any]:
+def _stage_config(config: ManifestConfig, tables: ManifestInputTables, *, force: bool) -> dict[str, Any]:
     tiers = {
         name: {
             "grid": tier.grid,
@@ -216,7 +217,7 @@ def _stage_config(config: ManifestConfig, tables: ManifestInputTables) -> dict[s
         "stamp_sizes": list(config.stamp_sizes_px),
         "bandsets": list(config.bandsets),
         "replicates": config.replicates,
-        "idempotency": {"skip_if_exists": 1, "force": 0},
+        "idempotency": {**RESUMES, "force": int(force)},
         "unpaired_controls": int(config.unpaired_controls),
         "row_order": config.row_order,
         "config_sha256": config.sha256(),

@@ -13,10 +13,9 @@ from typing import Literal, TypeVar
 
 from pipeline.contracts.errors import BrickError, BrickMissingError, StorageError
 from pipeline.storage.bricks import Key, brick_file
+from pipeline.storage.emr_layout import SUCCESS
 from pipeline.storage.locations import Location
 from pipeline.storage.remote_files import RemoteFiles
-
-MARKER = "_SUCCESS"
 
 State = Literal["cached", "fetched", "absent", "failed"]
 """Complete before; complete now; not at the source (HTTP 404); not complete although it was tried."""
@@ -82,7 +81,7 @@ class BrickCopier:
         paths = {_file_name(path): path for path in (brick_file(self.layout, brickname, key) for key in self.keys)}
         folder = self.cache.join(brickname)
         held = await asyncio.to_thread(folder.sizes)
-        complete = MARKER in held and all(
+        complete = SUCCESS in held and all(
             held.get(name, 0) > 0 and held[name] == known_sizes.get(name, held[name]) for name in paths
         )
         if complete and not self.check_source:
@@ -91,7 +90,7 @@ class BrickCopier:
             sizes = dict(zip(paths, await self._each(self.source.size, list(paths.values())), strict=True))
             wanted = {name: size for name, size in sizes.items() if held.get(name) != size}
             if wanted:
-                await asyncio.to_thread(folder.join(MARKER).remove)
+                await asyncio.to_thread(folder.join(SUCCESS).remove)
                 await asyncio.to_thread(folder.remove_partial_files)
                 await self._each(partial(self._copy, folder, paths, wanted), list(wanted))
         except BrickMissingError as problem:
@@ -104,8 +103,8 @@ class BrickCopier:
         for name, size in sizes.items():
             if held.get(name) != size:
                 raise StorageError(f"{folder.join(name).url}: expected {size} bytes, the cache holds {held.get(name)}")
-        if MARKER not in held:
-            await asyncio.to_thread(folder.join(MARKER).write_bytes, b"")
+        if SUCCESS not in held:
+            await asyncio.to_thread(folder.join(SUCCESS).write_bytes, b"")
         state: State = "fetched" if wanted else "cached"
         return BrickState(brickname, state, "", _only_files(held), len(wanted), sum(wanted.values()))
 
@@ -133,4 +132,4 @@ def _file_name(path: str) -> str:
 
 
 def _only_files(held: Mapping[str, int]) -> dict[str, int]:
-    return {name: size for name, size in held.items() if name != MARKER}
+    return {name: size for name, size in held.items() if name != SUCCESS}

@@ -1,4 +1,7 @@
-"""The EMR system's bucket: every prefix and marker, and the variants that nobody may write over."""
+"""Phase 4 of the EMR system's bucket: every prefix and marker written there, and the variants that are never written.
+
+What is only read (phase 3, sweeps, old manifests) is named by configurations; files of a brick by `bricks.brick_file`.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,16 @@ from dataclasses import dataclass
 
 from pipeline.contracts.emr_variants import belongs_to_emr
 from pipeline.contracts.errors import ConfigError
-from pipeline.contracts.survey import COADD_KINDS
 from pipeline.storage.locations import Location
 
-PHASE4 = "phase4_pipeline"
 SUCCESS = "_SUCCESS"
 DEFAULT_VARIANT_PREFIX = "v6_"
+# `idempotency` of a stage configuration, in EMR's words: what is finished is kept, or made again.
+RESUMES = {"skip_if_exists": 1, "force": 0}
+REMAKES = {"skip_if_exists": 0, "force": 1}
 
 _VARIANT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _PHASE = re.compile(r"^phase4(a|b|b_psfsize|c|d|p5)$")
-_PHASE3 = {
-    "3a": ("bricks_with_region", "region_metrics", "region_metrics_csv", "_metadata_json", "_stage_config.json"),
-    "3b": ("region_selections", "region_selections_csv", "_stage_config.json"),
-    "3c": ("parent_union_parquet",),
-    "3p5": ("parent_compact",),
-}
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,6 @@ class EmrLayout:
                 f"{inside[0]}/{self.variant} is added to it"
             )
 
-    @classmethod
-    def of_bucket(cls, bucket: Location, variant: str) -> EmrLayout:
-        """The layout of a variant in a bucket such as s3://darkhaloscope."""
-        return cls(bucket.join(PHASE4), variant)
-
     def for_writing(self) -> EmrLayout:
         """This layout, if its variant is one that may be written.
 
@@ -65,48 +58,6 @@ class EmrLayout:
         return self
 
     @property
-    def bucket(self) -> Location:
-        """Folder above phase4_pipeline, or the phase-4 folder itself if it has another name."""
-        url = self.phase4.url.removesuffix(f"/{PHASE4}")
-        return Location(url, self.phase4.region, self.phase4.endpoint_url)
-
-    def survey_input(self, name: str) -> Location:
-        """sweeps, sweeps_manifest, sweep_urls.txt, survey-bricks-dr10-south.fits.gz: below dr10/."""
-        return self.bucket.join("dr10", name)
-
-    @property
-    def coadd_cache(self) -> Location:
-        """One folder per brick."""
-        return self.bucket.join("dr10", "coadd_cache")
-
-    def brick_file(self, brickname: str, kind: str, band: str = "") -> Location:
-        """A cached coadd file: image, invvar or psfsize of a band, or maskbits.
-
-        Raises:
-            ConfigError: a kind that the survey does not have, or a band where there is none.
-        """
-        if (kind == "maskbits") == bool(band) or (kind != "maskbits" and kind not in COADD_KINDS):
-            raise ConfigError(
-                f"expected maskbits, or one of {', '.join(COADD_KINDS)} with a band; got {kind!r} {band!r}"
-            )
-        name = "-".join(part for part in ("legacysurvey", brickname, kind, band) if part)
-        return self.coadd_cache.join(brickname, f"{name}.fits.fz")
-
-    def brick_success(self, brickname: str) -> Location:
-        """Marker of a completely cached brick."""
-        return self.coadd_cache.join(brickname, SUCCESS)
-
-    def phase3(self, stage: str, variant: str, name: str) -> Location:
-        """A table of phase 3, whose variants are not those of phase 4.
-
-        Raises:
-            ConfigError: the stage has no such table.
-        """
-        if name not in _PHASE3.get(stage, ()):
-            raise ConfigError(f"phase {stage} has no {name!r}; known: {_PHASE3}")
-        return self.bucket.join("phase3_pipeline", f"phase{stage}", variant, name)
-
-    @property
     def manifests(self) -> Location:
         """4a: folder above the manifests."""
         return self._of("4a", "manifests")
@@ -116,14 +67,13 @@ class EmrLayout:
         """4a: what came of the manifests: counts, rows kept out by reason, strata."""
         return self._of("4a", "_manifest_report.json")
 
-    def manifest(self, experiment_id: str, *, filtered: bool = False, csv: bool = False) -> Location:
-        """4a: manifest of one experiment; `filtered` lacks the blacklisted bricks."""
-        folder = "manifests_filtered" if filtered else "manifests"
-        return self._of("4a", folder, f"{experiment_id}_csv" if csv else experiment_id)
+    def manifest(self, experiment_id: str, *, csv: bool = False) -> Location:
+        """4a: manifest of one experiment."""
+        return self._of("4a", "manifests", f"{experiment_id}_csv" if csv else experiment_id)
 
-    def bricks_manifest(self, *, filtered: bool = False, csv: bool = False) -> Location:
+    def bricks_manifest(self, *, csv: bool = False) -> Location:
         """4a: bricks of every experiment."""
-        return self._of("4a", "bricks_manifest" + ("_filtered" if filtered else "") + ("_csv" if csv else ""))
+        return self._of("4a", "bricks_manifest_csv" if csv else "bricks_manifest")
 
     @property
     def brick_blacklist(self) -> Location:
@@ -135,9 +85,18 @@ class EmrLayout:
         return self._of("4b", "assets_manifest_csv" if csv else "assets_manifest")
 
     @property
-    def psfsize_repair(self) -> Location:
-        """4b2: folder of the psfsize repair."""
-        return self._of("4b_psfsize")
+    def cache_plan(self) -> Location:
+        """4b: what the copying was planned as; Spark does not look at names that begin with an underscore."""
+        return self._of("4b", "_plan.json")
+
+    def cache_part(self, task: int) -> Location:
+        """4b: what one task found of its bricks."""
+        return self._of("4b", "_bricks", f"{task:06d}.json")
+
+    @property
+    def cache_success(self) -> Location:
+        """4b: marker of a cache whose bricks are all there or known to be absent."""
+        return self._of("4b", SUCCESS)
 
     def stamps(self, experiment_id: str) -> Location:
         """4c: 57 columns, below region_split=*/."""
@@ -172,9 +131,14 @@ class EmrLayout:
         """4c: effective settings of the injection."""
         return self._of("4c", f"run_config_{experiment_id}.json")
 
-    def receipts(self, experiment_id: str) -> Location:
-        """What this program left of every shard; Spark does not look into folders that begin with an underscore."""
-        return self._of("4c", f"_receipts_{experiment_id}")
+    @property
+    def exports(self) -> Location:
+        """4c: above what this program left of every shard; Spark does not look into such folders."""
+        return self._of("4c", "_receipts")
+
+    def receipts(self, experiment_id: str, tables: str) -> Location:
+        """4c: receipts of the shards of one export."""
+        return self.exports.join(experiment_id, tables)
 
     def _of(self, stage: str, *parts: str) -> Location:
         return self.phase4.join(f"phase{stage}", self.variant, *parts)

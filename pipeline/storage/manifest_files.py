@@ -25,6 +25,7 @@ FILE_ROWS = 2**21
 # Of Spark's default; every reader of the old manifests has it.
 _CODEC = "snappy"
 _HEX_PER_DIGEST = 64
+_CSV = pyarrow.csv.WriteOptions(quoting_style="none", quoting_header="none")
 
 
 class ManifestWriter:
@@ -32,19 +33,22 @@ class ManifestWriter:
 
     Args:
         folder: emptied first.
+        csv: folder of a copy as text, part by part, emptied first; None for none.
         file_rows: rows after which the next part file begins.
     """
 
-    def __init__(self, folder: Location, file_rows: int = FILE_ROWS) -> None:
-        self._folder, self._file_rows = folder, file_rows
+    def __init__(self, folder: Location, csv: Location | None = None, file_rows: int = FILE_ROWS) -> None:
+        self._folder, self._csv, self._file_rows = folder, csv, file_rows
         self._schema = pa.schema([pa.field(name, _storage_type(kind)) for name, kind in MANIFEST_TYPES.items()])
         self._stream: Any = None
         self._writer: pq.ParquetWriter | None = None
+        self._text: tuple[Any, pyarrow.csv.CSVWriter] | None = None
         self._in_file = self._n_files = 0
         self.n_rows = 0
 
     def __enter__(self) -> Self:
-        clear_folder(self._folder)
+        for folder in self._folders():
+            clear_folder(folder)
         return self
 
     def __exit__(
@@ -52,22 +56,24 @@ class ManifestWriter:
     ) -> None:
         self._close_file()
         if kind is None:
-            self._folder.join(SUCCESS).write_bytes(b"")
+            for folder in self._folders():
+                folder.join(SUCCESS).write_bytes(b"")
 
     def write(self, columns: Mapping[str, Any]) -> None:
         """Append rows, given as `stages.manifest_tasks.TaskTable.columns` gives them."""
         table = pa.Table.from_arrays([_array(name, columns[name]) for name in MANIFEST_TYPES], schema=self._schema)
         with storage_errors(f"write {self._folder.url}"):
             if self._writer is None:
-                name = f"part-{self._n_files:05d}.{_CODEC}.parquet"
-                target = self._folder.join(name)
-                if target.scheme == "file":
-                    target.filesystem.makedirs(self._folder.path, exist_ok=True)
-                self._stream = target.filesystem.open(target.path, "wb")
+                self._stream = _opened(self._folder, f"part-{self._n_files:05d}.{_CODEC}.parquet")
                 # Without Arrow's own schema, dictionaries are read back as plain strings.
                 self._writer = pq.ParquetWriter(self._stream, self._schema, compression=_CODEC, store_schema=False)
+                if self._csv is not None:
+                    stream = _opened(self._csv, f"part-{self._n_files:05d}.csv")
+                    self._text = stream, pyarrow.csv.CSVWriter(stream, self._schema, write_options=_CSV)
                 self._n_files += 1
             self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            if self._text is not None:
+                self._text[1].write_table(table.cast(self._schema))
         self.n_rows += table.num_rows
         self._in_file += table.num_rows
         if self._in_file >= self._file_rows:
@@ -78,7 +84,20 @@ class ManifestWriter:
             with storage_errors(f"write {self._folder.url}"):
                 self._writer.close()
                 self._stream.close()
-            self._writer, self._in_file = None, 0
+                if self._text is not None:
+                    self._text[1].close()
+                    self._text[0].close()
+            self._writer, self._text, self._in_file = None, None, 0
+
+    def _folders(self) -> list[Location]:
+        return [self._folder] if self._csv is None else [self._folder, self._csv]
+
+
+def _opened(folder: Location, name: str) -> Any:
+    target = folder.join(name)
+    if target.scheme == "file":
+        target.filesystem.makedirs(folder.path, exist_ok=True)
+    return target.filesystem.open(target.path, "wb")
 
 
 def is_marked_complete(folder: Location) -> bool:
@@ -103,7 +122,7 @@ def write_bricks_manifest(layout: EmrLayout, bricks: Mapping[str, Sequence[str]]
     )
     parquet, text = io.BytesIO(), io.BytesIO()
     pq.write_table(table, parquet, compression=_CODEC, store_schema=False)
-    pyarrow.csv.write_csv(table, text, pyarrow.csv.WriteOptions(quoting_style="none", quoting_header="none"))
+    pyarrow.csv.write_csv(table, text, _CSV)
     for folder, name, content in (
         (layout.bricks_manifest(), f"part-00000.{_CODEC}.parquet", parquet),
         (layout.bricks_manifest(csv=True), "part-00000.csv", text),

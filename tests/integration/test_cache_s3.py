@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.contracts.cache_config import CacheConfig
 from pipeline.contracts.cluster_config import ClusterSection
 from pipeline.driver.coadd_cache import CacheTask, fill_bricks
+from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.locations import Location
 
 
@@ -23,7 +24,8 @@ def test_bucket_is_filled_and_is_a_source_itself(s3_server: Any, survey: Path) -
                 "source": {**source, "layout": "cache"},
                 "cache": {
                     "url": f"s3a://{s3_server.bucket}/{target}",
-                    "record": bucket.join("record").url,
+                    "output": bucket.join("cache_record").url,
+                    "variant": f"v6_{target}",
                     **place,
                 },
                 "bricks": {"names": names},
@@ -32,7 +34,7 @@ def test_bucket_is_filled_and_is_a_source_itself(s3_server: Any, survey: Path) -
                 "cluster": ClusterSection(kind="local").model_dump(),
             }
         )
-        task = CacheTask(config, bucket.join("record", target), 0, names, "plan", "code")
+        task = CacheTask(config, EmrLayout(bucket.join("cache_record"), f"v6_{target}"), 0, names, "plan", "code")
         receipt = fill_bricks(task)
         assert (receipt.counts, receipt.work["files"]) == ({"none": 2}, 20)
         held = bucket.join(target, names[0]).sizes()

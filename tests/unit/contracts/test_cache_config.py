@@ -22,8 +22,7 @@ def test_shipped_configuration_asks_for_the_files_of_a_dr10_brick() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("cache.record=s3://darkhaloscope/phase4_pipeline/phase4b/v3_color_relaxed", "a variant of the EMR system"),
-        ("cache.record=s3://b/phase4b/v5_cosmos_paired/x", "'v5_cosmos_paired', a variant of the EMR system"),
+        ("cache.variant=v3_color_relaxed", "'v3_color_relaxed' holds results of the EMR system"),
         ("cache.region=null", r"cache\.region must name the AWS region of s3://darkhaloscope/dr10/coadd_cache"),
         ("source.url=s3://other/coadd", r"source\.region must name"),
         ("cache.url=https://example.org", "cannot be written to"),

@@ -21,6 +21,7 @@ from pipeline.driver.plan import make_plan
 from pipeline.driver.tasks import ShardTask, make_cutouts_shard
 from pipeline.storage.bricks import brick_file
 from pipeline.storage.cube import create_cube, open_cube, publish_cube
+from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.locations import Location, RunLayout
 
 REPOSITORY = Path(__file__).parents[3]
@@ -43,7 +44,7 @@ def config_for(server: Any, folder: Path, **sections: Any) -> dict[str, Any]:
     """A configuration that copies three bricks of one band from the server."""
     content = {
         "source": {"url": server.url, "layout": "public"},
-        "cache": {"url": str(folder / "cache"), "record": str(folder / "record"), "region": None},
+        "cache": {"url": str(folder / "cache"), "output": str(folder), "variant": "v6_test", "region": None},
         "bricks": {"names": list(BRICKS)},
         "files": {"bands": ["r"], "psfsize": False},
         "patience": QUICK,
@@ -89,15 +90,15 @@ def test_faults_of_a_server_through_dask(faulty_server: Any, tmp_path: Path) -> 
     assert shown.exit_code == 0, shown.output
     summary = json.loads(shown.stdout[shown.stdout.index("{") :])
     assert summary["bricks"] == {"cached": 0, "fetched": 2, "absent": 1, "failed": 0, "pending": 0}
-    found = assets(tmp_path / "record")
+    found = assets(tmp_path / "phase4b" / "v6_test")
     assert found["ok"].to_dict() == {BRICKS[0]: 1, BRICKS[1]: 1, BRICKS[2]: 0}
     assert "HTTP 404" in found.loc[BRICKS[2], "error"]
-    blacklist = json.loads((tmp_path / "record" / "brick_blacklist.json").read_text())
+    blacklist = json.loads((tmp_path / "phase4a" / "v6_test" / "brick_blacklist.json").read_text())
     assert list(blacklist["bricks"]) == [BRICKS[2]]
-    assert (tmp_path / "record" / "_SUCCESS").exists()
-    stage = json.loads((tmp_path / "record" / "_stage_config.json").read_text())
-    assert {key: stage[key] for key in ("stage", "bands", "include_psfsize", "cache_partitions")} == {
-        "stage": "4b", "bands": ["r"], "include_psfsize": 0, "cache_partitions": 2,
+    assert (tmp_path / "phase4b" / "v6_test" / "_SUCCESS").exists()
+    stage = json.loads((tmp_path / "phase4b" / "v6_test" / "_stage_config.json").read_text())
+    assert {key: stage[key] for key in ("stage", "bands", "include_psfsize", "cache_partitions", "variant")} == {
+        "stage": "4b", "bands": ["r"], "include_psfsize": 0, "cache_partitions": 2, "variant": "v6_test",
     }  # fmt: skip
 
 
@@ -110,14 +111,14 @@ def test_failed_bricks_end_the_run_and_are_tried_again(faulty_server: Any, tmp_p
     config = CacheConfig.model_validate(config_for(faulty_server, tmp_path))
     with pytest.raises(StorageError, match="1 of 3 bricks failed"):
         fill_cache(config)
-    assert assets(tmp_path / "record")["state"].to_list() == ["fetched", "failed", "fetched"]
-    assert not (tmp_path / "record" / "_SUCCESS").exists()
+    assert assets(tmp_path / "phase4b" / "v6_test")["state"].to_list() == ["fetched", "failed", "fetched"]
+    assert not (tmp_path / "phase4b" / "v6_test" / "_SUCCESS").exists()
     faulty_server.requests.clear()
     summary = fill_cache(config)
     assert summary["bricks"] == {"cached": 2, "fetched": 1, "absent": 0, "failed": 0, "pending": 0}
     assert next(made for made in faulty_server.requests if made[0] == "GET")[1].endswith(name)
     assert faulty_server.asked(name) == 1
-    assert len(assets(tmp_path / "record")) == 3
+    assert len(assets(tmp_path / "phase4b" / "v6_test")) == 3
 
 
 @pytest.mark.usefixtures("serial")
@@ -141,7 +142,7 @@ def test_limits_stop_a_run_that_goes_wrong(faulty_server: Any, tmp_path: Path) -
             faulty_server.faults[f"HEAD {brick_file('public', name, key).rsplit('/', 1)[-1]}"] += [500] * 2
     with pytest.raises(StorageError, match="2 bricks failed so far"):
         fill_cache(CacheConfig.model_validate(config))
-    assert assets(tmp_path / "record")["state"].to_list() == ["failed", "failed", "pending"]
+    assert assets(tmp_path / "phase4b" / "v6_test")["state"].to_list() == ["failed", "failed", "pending"]
     with pytest.raises(VerificationError, match=r"none of the 3 bricks: are source\.url and source\.layout right"):
         fill_cache(CacheConfig.model_validate(config_for(faulty_server, tmp_path)))
     limited = config_for(faulty_server, tmp_path, limits={"absent_bricks": 1})
@@ -158,7 +159,7 @@ def test_bricks_come_from_a_table_less_a_blacklist(faulty_server: Any, tmp_path:
     chosen = {"table": str(tmp_path / "manifest.parquet"), "blacklist": str(tmp_path / "old.json")}
     config = CacheConfig.model_validate(config_for(faulty_server, tmp_path, bricks=chosen))
     assert fill_cache(config, limit_bricks=1)["bricks"]["fetched"] == 1
-    assert assets(tmp_path / "record-limit1").index.to_list() == [BRICKS[0]]
+    assert assets(tmp_path / "phase4b" / "v6_test-limit1").index.to_list() == [BRICKS[0]]
     assert fill_cache(config)["bricks"] == {"cached": 1, "fetched": 1, "absent": 0, "failed": 0, "pending": 0}
     pd.DataFrame({"brickname": ["nonsense"]}).to_parquet(tmp_path / "manifest.parquet")
     with pytest.raises(ContractError, match="nonsense"):
@@ -171,7 +172,7 @@ def test_record_belongs_to_one_choice_of_bricks(faulty_server: Any, tmp_path: Pa
     serve(faulty_server.folder, BRICKS)
     fill_cache(CacheConfig.model_validate(config_for(faulty_server, tmp_path)))
     fill_cache(CacheConfig.model_validate(config_for(faulty_server, tmp_path, patience={**QUICK, "tries": 3})))
-    with pytest.raises(PlanChangedError, match=r"take another cache\.record"):
+    with pytest.raises(PlanChangedError, match=r"take another cache\.variant"):
         fill_cache(CacheConfig.model_validate(config_for(faulty_server, tmp_path, bricks={"names": [BRICKS[0]]})))
 
 
@@ -180,7 +181,7 @@ def test_mistyped_folder_is_not_a_sky_without_bricks(faulty_server: Any, tmp_pat
     source = {"url": str(tmp_path / "nothing"), "layout": "public"}
     with pytest.raises(ConfigError, match="does not exist"):
         fill_cache(CacheConfig.model_validate(config_for(faulty_server, tmp_path, source=source)))
-    assert not (tmp_path / "record").exists()
+    assert not (tmp_path / "phase4b").exists()
 
 
 @pytest.mark.usefixtures("serial")
@@ -222,7 +223,7 @@ def test_task_says_what_it_did(faulty_server: Any, tmp_path: Path) -> None:
     """The receipt counts bricks by state, files, bytes, requests and retries."""
     serve(faulty_server.folder, BRICKS[:1])
     config = CacheConfig.model_validate(config_for(faulty_server, tmp_path))
-    task = coadd_cache.CacheTask(config, Location(str(tmp_path / "record")), 0, BRICKS[:2], "plan", "code")
+    task = coadd_cache.CacheTask(config, EmrLayout(Location(str(tmp_path)), "v6_test"), 0, BRICKS[:2], "plan", "code")
     receipt = fill_bricks(task)
     assert receipt.counts == {"none": 1, "absent": 1}
     assert receipt.work == {"files": 3, "bytes_fetched": 3 * 2880, "requests": 9, "retries": 0}

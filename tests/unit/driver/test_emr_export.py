@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
-from pipeline.contracts.errors import ConfigError, ContractError, VerificationError
-from pipeline.driver.emr_export import ExportPlan, finish_export, plan_export
+from pipeline.contracts.errors import ConfigError, ContractError, PlanChangedError, VerificationError
+from pipeline.driver.emr_export import ExportPlan, export_run, finish_export, plan_export
 from pipeline.driver.emr_shards import export_shard
 from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.locations import Location, RunLayout
@@ -107,7 +107,8 @@ def test_markers_come_last(exported: tuple[EmrLayout, dict[str, object]]) -> Non
         assert folder.join("_SUCCESS").exists()
     stage = read_json(layout.stage_config("4c", EXPERIMENT))
     golden = read_json(Location(str(GOLDEN / "stage4c" / "sersic_moffat" / "_stage_config.json")))
-    assert set(golden) - set(stage) == {"spark", "idempotency"}
+    assert set(golden) <= set(stage)
+    assert stage["spark"] == {"sweep_partitions": 2}
     assert stage["emr_compat"] is True
     assert read_json(layout.run_config(EXPERIMENT))["psf_model"] == "moffat"
     assert (summary["rows"], summary["error_rows"], summary["rows_stamps"]) == (88, 4, 88)
@@ -122,7 +123,7 @@ def test_export_resumes_and_refuses_what_it_does_not_know(golden_run: Any, tmp_p
     assert {shard: receipt.objects for shard, receipt in again.items()} == {
         shard: receipt.objects for shard, receipt in receipts.items()
     }
-    assert read_receipts(layout.receipts(EXPERIMENT))[1].rows == 40
+    assert read_receipts(planned.export.receipts)[1].rows == 40
     lost = next(iter(receipts[1].objects))
     saved = layout.phase4.join(lost).read_bytes()
     layout.phase4.join(lost).remove()
@@ -133,6 +134,21 @@ def test_export_resumes_and_refuses_what_it_does_not_know(golden_run: Any, tmp_p
     layout.metrics(EXPERIMENT).join("region_split=train", "part-foreign.parquet").write_bytes(b"PAR1")
     with pytest.raises(VerificationError, match="1 files of no shard"):
         finish_export(planned, receipts, layout.phase4)
+
+
+def test_tables_may_be_asked_for_one_after_the_other(golden_run: Any, tmp_path: Path) -> None:
+    """Later tables join earlier ones, experiments share the paired folder, another run is refused."""
+    layout = EmrLayout(Location(str(tmp_path)), "v6_bits")
+    for tables, experiment in ((("metrics",), None), (("paired", "stamps"), None), (("paired",), "other")):
+        planned = plan_export(golden_run.layout, layout, tables, experiment)
+        summary = finish_export(planned, run_here(planned), layout.phase4)
+    assert read_json(layout.stage_config("4c", EXPERIMENT))["tables"] == ["metrics", "paired", "stamps"]
+    paired = list(Path(layout.paired().path).rglob("*.parquet"))
+    assert sum(pq.read_metadata(path).num_rows for path in paired) == 2 * summary["rows_paired"]
+    planned = plan_export(golden_run.layout, layout, ("metrics",))
+    foreign = replace(planned, export=replace(planned.export, identity="of another run"))
+    with pytest.raises(PlanChangedError, match="Choose another variant"):
+        export_run(foreign)
 
 
 def test_rows_that_are_kept_out_have_no_pixels_without_compat(

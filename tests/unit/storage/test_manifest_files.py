@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -39,8 +40,8 @@ def piece(n_rows: int, first: int = 0) -> dict[str, Any]:
 
 def test_files_have_the_types_of_the_contract(tmp_path: Path) -> None:
     """Plain strings, nulls where masked, hexadecimal identities; files of about the size that was asked for."""
-    folder = Location(str(tmp_path / "manifest"))
-    with ManifestWriter(folder, file_rows=10) as writer:
+    folder, text = (Location(str(tmp_path / name)) for name in ("manifest", "manifest_csv"))
+    with ManifestWriter(folder, text, file_rows=10) as writer:
         for first in (0, 6, 12):
             writer.write(piece(6, first))
         assert not is_marked_complete(folder)
@@ -53,6 +54,9 @@ def test_files_have_the_types_of_the_contract(tmp_path: Path) -> None:
     assert table["zmag"].to_pylist()[:3] == [0.0, None, 2.0]
     assert table["brickname"].to_pylist()[:4] == ["a", "b", "c", "a"]
     assert table["task_seed64"].to_pylist() == list(range(18))
+    assert text.names() == ["_SUCCESS", "part-00000.csv", "part-00001.csv"]
+    copies = [pd.read_csv(text.join(name).path, dtype={"task_id": str}) for name in text.names()[1:]]
+    pd.testing.assert_frame_equal(pd.concat(copies, ignore_index=True), table.to_pandas(), check_dtype=False)
     footer = pq.ParquetFile(tmp_path / "manifest" / "part-00000.snappy.parquet").metadata
     assert footer.num_row_groups == 2
     assert footer.row_group(0).column(0).compression == "SNAPPY"
