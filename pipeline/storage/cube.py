@@ -189,10 +189,23 @@ class PublishedCube:
         """Names of the variables that are not stamps."""
         return [name for name, array in self._arrays.items() if array.ndim <= 2]
 
-    def _read(self, names: Sequence[str], shards: range) -> xr.Dataset:
+    def array_metadata(self, name: str) -> dict[str, Any]:
+        """Zarr metadata of one array; ContractError if there is no such variable."""
+        self._require_arrays([name])
+        return dict(self._arrays[name].metadata.to_dict())
+
+    def shard_object(self, name: str, shard: int) -> str:
+        """Path of the object that holds a variable of a shard, relative to the cube."""
+        self._require_arrays([name])
+        return "/".join((HIERARCHY, name, "c", str(shard), *("0" for _ in self._arrays[name].shape[1:])))
+
+    def _require_arrays(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name not in self._arrays]
         if unknown:
             raise ContractError(f"{self.location.url} has no variable {', '.join(unknown)}")
+
+    def _read(self, names: Sequence[str], shards: range) -> xr.Dataset:
+        self._require_arrays(names)
         rows = slice(self.shard_range(shards[0])[0], self.shard_range(shards[-1])[1])
 
         def read(name: str) -> NDArray[Any]:

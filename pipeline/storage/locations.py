@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,6 +151,13 @@ class Location:
         prefix = len(self.path.rstrip("/")) + 1
         return {str(name)[prefix:]: int(info["size"]) for name, info in sorted(found.items())}
 
+    def versions(self) -> dict[str, str]:
+        """Relative path to size and entity tag, or time of change, of every file below this folder."""
+        with storage_errors(f"list {self.url}"):
+            found = self.filesystem.find(self.path, detail=True) if self.filesystem.exists(self.path) else {}
+        prefix = len(self.path.rstrip("/")) + 1
+        return {str(name)[prefix:]: _version(info) for name, info in sorted(found.items())}
+
     def zarr_store(self) -> Store:
         """A zarr store rooted here."""
         if self.scheme == "file":
@@ -266,6 +273,11 @@ def storage_errors(action: str) -> Iterator[None]:
         yield
     except STORAGE_FAILURES as error:
         raise StorageError(f"cannot {action}: {type(error).__name__}: {error}") from error
+
+
+def _version(info: Mapping[str, object]) -> str:
+    changed = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime") if info.get(key)), "")
+    return f"{info['size']} {changed}"
 
 
 def _normalise(url: str) -> str:

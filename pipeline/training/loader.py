@@ -1,38 +1,29 @@
 """Examples for the trainer: the used stamps of a published training cube, normalised, in memory.
 
-A row with role `pair` gives two examples, its injected stamp (label 1) and its control (label 0); a row with
-role `control` gives its control, one with role `injected` its injected stamp. Guard rows are never read into an
-example. Order inside a split is that of the cube, a pair's injected stamp first; shuffling is the epoch
-permutation's business.
+Which stamps are examples is said in example_index.py; shuffling is the epoch permutation's business.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.contracts.datasets import ROLES, SPLITS, TRAINED_SPLITS, TRAINING
-from pipeline.contracts.errors import ConfigError, ContractError, PipelineError, VerificationError
+from pipeline.contracts.datasets import TRAINED_SPLITS
+from pipeline.contracts.errors import ConfigError, ContractError
 from pipeline.contracts.training_config import PreprocessSection
 from pipeline.storage.cube import PublishedCube
+from pipeline.training.epoch_order import epoch_permutation
+from pipeline.training.example_index import COLUMNS, index_split, require_training_cube
+from pipeline.training.memory_limit import available_memory_bytes
 from pipeline.training.preprocess import normalise
 
-COLUMNS = ("task_id", "pair_id", "host_id", "role", "split", "arc_snr", "theta_e_arcsec", "psfsize_arcsec")
-MIN_PER_CLASS = 10
 MEMORY_FRACTION = 0.6
 NORMALISE_BATCH = 256
-SHUFFLE_PURPOSE = 0
-MEMINFO = Path("/proc/meminfo")
-CGROUP_FILES = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
 
 
 @dataclass(frozen=True)
@@ -76,9 +67,9 @@ def load_examples(
         ConfigError: the stamps do not fit in memory.
         StorageError: unreadable or corrupt bytes.
     """
-    _require_training_cube(cube)
+    require_training_cube(cube)
     columns = cube.columns(COLUMNS)
-    index = {name: _index_split(columns, name) for name in TRAINED_SPLITS}
+    index = {name: index_split(columns, name) for name in TRAINED_SPLITS}
     wanted = np.unique(np.concatenate([row for row, _ in index.values()]))
     shards = np.unique(wanted // cube.shard_samples)
     stamps: dict[str, NDArray[np.float32]] = {}
@@ -117,58 +108,6 @@ def batches(
         chosen = order[start : start + batch_size]
         label = examples.label[chosen].astype(np.float32)
         yield torch.from_numpy(examples.stamps[chosen]), torch.from_numpy(label), examples.row[chosen]
-
-
-def epoch_permutation(n_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """(example) permutation of one epoch; depends on `seed` and `epoch` only."""
-    key = np.random.SeedSequence([seed, epoch, SHUFFLE_PURPOSE])
-    return np.random.Generator(np.random.Philox(key)).permutation(n_examples)
-
-
-def available_memory_bytes(meminfo: Path = MEMINFO, cgroup_files: tuple[tuple[Path, Path], ...] = CGROUP_FILES) -> int:
-    """Memory this process can still take: the kernel's MemAvailable, or what its cgroup leaves if that is less.
-
-    Raises:
-        PipelineError: the kernel does not say.
-    """
-    for line in meminfo.read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-            break
-    else:
-        raise PipelineError(f"{meminfo} has no MemAvailable; give the memory limit explicitly")
-    for limit_file, usage_file in cgroup_files:
-        if limit_file.exists() and usage_file.exists():
-            limit = limit_file.read_text(encoding="ascii").strip()
-            if limit != "max":
-                available = min(available, int(limit) - int(usage_file.read_text(encoding="ascii")))
-    return max(available, 0)
-
-
-def _require_training_cube(cube: PublishedCube) -> None:
-    got = (cube.attrs.get("schema"), cube.attrs.get("schema_version"))
-    if got != (TRAINING.name, TRAINING.version):
-        raise ContractError(
-            f"{cube.location.url}: expected cube schema {TRAINING.name!r} version {TRAINING.version}, got {got}"
-        )
-
-
-def _index_split(columns: xr.Dataset, split: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    role = columns["role"].to_numpy()
-    inside = columns["split"].to_numpy() == SPLITS.index(split)
-    pairs = np.flatnonzero(inside & (role == ROLES.index("pair")))
-    controls = np.flatnonzero(inside & (role == ROLES.index("control")))
-    alone = np.flatnonzero(inside & (role == ROLES.index("injected")))
-    row = np.concatenate([pairs, alone, pairs, controls])
-    n_positives, n_negatives = pairs.size + alone.size, pairs.size + controls.size
-    label = np.repeat(np.array([1, 0], dtype=np.uint8), [n_positives, n_negatives])
-    if min(n_positives, n_negatives) < MIN_PER_CLASS:
-        raise VerificationError(
-            f"split {split} has {n_positives} injected and {n_negatives} control examples; "
-            f"expected at least {MIN_PER_CLASS} of each"
-        )
-    order = np.lexsort((1 - label, row))
-    return row[order].astype(np.int64), label[order]
 
 
 def _allocate(

@@ -20,14 +20,16 @@ import yaml
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import BrickMissingError, ConfigError
+from pipeline.contracts.feed_config import FeedSection
 from pipeline.contracts.manifest_config import ManifestConfig
 from pipeline.driver.inspection import verify_run
 from pipeline.driver.manifest_builder import build_manifests
 from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.run import run
 from pipeline.storage.bricks import Brick, Windows
-from pipeline.storage.cube import open_cube
+from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.locations import Location, RunLayout
+from pipeline.training.feed import open_feed
 
 Config = Callable[..., RunConfig]
 
@@ -58,6 +60,7 @@ def test_run_on_s3_equals_the_run_on_disk(make_config: Config, s3_server: Any, s
     assert remote_shard.identical(
         open_cube(local.cube("cutouts")).read_shard(0, ["image", "task_id", "bad_pixel_frac"])
     )
+    _check_feed(open_cube(layout.cube("training")), tmp_path / "shards")
 
 
 def test_manifest_on_s3_equals_the_manifest_on_disk(
@@ -146,6 +149,20 @@ def test_wrong_bucket_is_an_error_that_says_so(make_config: Config, s3_server: A
     with pytest.raises(ConfigError, match="no-such-bucket"):
         run(config.model_copy(update={"survey": survey_section, "run": renamed}))
     assert not layout.cube("cutouts").exists()
+
+
+def _check_feed(cube: PublishedCube, folder: Path) -> None:
+    """Stamps that are streamed, fetched to disk, and found there are those that zarr reads."""
+    pixels = [cube.read_shard(shard, ["control", "injected"]) for shard in range(cube.n_shards)]
+    stored = np.stack([np.concatenate([part[kind] for part in pixels]) for kind in ("control", "injected")])
+    for settings in ({"cache": "never", "order": "shards"}, {}, {"order": "global"}):
+        split = open_feed(cube, FeedSection.model_validate(settings), folder)["train"]
+        n_seen = 0
+        for batch in split.shuffled(16, 1, 0):
+            n_seen += len(batch)
+            np.testing.assert_array_equal(batch.stamps, stored[batch.label.numpy().astype(int), batch.row])
+        assert n_seen == len(split)
+    assert len(list(folder.glob("*/control-*[0-9]"))) == cube.n_shards
 
 
 class _CountBytes:

@@ -1,0 +1,149 @@
+"""Batches filled ahead by threads, in order, into buffers that are used again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.contracts.feed_config import FeedSection
+from pipeline.training.gather import gather_stamps
+from pipeline.training.shard_reader import OpenShard, ShardReader
+
+
+@dataclass(frozen=True)
+class ShardUse:
+    """When shards are needed.
+
+    Attributes:
+        shard: (shard) numbers, by the first batch that needs them.
+        first: (shard) that batch.
+        last: (shard) the last batch that needs it.
+    """
+
+    shard: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+
+class BatchStream:
+    """Stamps of given examples, batch after batch.
+
+    Iterating yields the examples of a batch and their stamps, (example, band, y, x) float32, in order. The stamps are
+    overwritten once the next batch was asked for; what the GPU was given to do before that is waited for.
+
+    Args:
+        reader: opens the shards.
+        split: whose examples are meant.
+        batches: examples of every batch; may be empty.
+        section: threads, buffers and fetches.
+    """
+
+    def __init__(
+        self, reader: ShardReader, split: str, batches: Sequence[NDArray[np.int64]], section: FeedSection
+    ) -> None:
+        self._reader, self._batches, self._section = reader, batches, section
+        self._row, self._label = reader.examples[split]
+        self._address = np.zeros(self._row.size, np.int64)
+        self._pinned = section.pinned and torch.cuda.is_available()
+        self._opened: dict[int, OpenShard] = {}
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        batches, section = self._batches, self._section
+        use = shard_use(batches, self._row // self._reader.cube.shard_samples)
+        opening, closing = deque(zip(use.first.tolist(), use.shard.tolist(), strict=True)), self._closing(use)
+        free: deque[tuple[Tensor, torch.cuda.Event | None]] = deque(
+            (self._buffer(), None) for _ in range(min(section.prefetch_batches, len(batches)) + 1)
+        )
+        filling: deque[tuple[Tensor, Future[None]]] = deque()
+        fetched: deque[tuple[int, Future[None]]] = deque()
+        submitted = 0
+        with ThreadPoolExecutor(section.fetches) as fetchers, ThreadPoolExecutor(section.threads) as fillers:
+            try:
+                for number, chosen in enumerate(batches):
+                    while submitted < len(batches) and free:
+                        while opening and (opening[0][0] <= submitted or len(fetched) < section.fetches):
+                            first, shard = opening.popleft()
+                            fetched.append((first, fetchers.submit(self._open, shard)))
+                        needed = [future for first, future in fetched if first <= submitted]
+                        fetched = deque(entry for entry in fetched if not _is_done(entry[1]))
+                        buffer, released = free.popleft()
+                        work = fillers.submit(self._fill, batches[submitted], buffer, needed, released)
+                        filling.append((buffer, work))
+                        submitted += 1
+                    buffer, work = filling.popleft()
+                    work.result()
+                    while closing and closing[0][0] <= number:
+                        del self._opened[closing.popleft()[1]]
+                    yield chosen, buffer[: chosen.size]
+                    free.append((buffer, self._event()))
+            finally:
+                for future in (*(future for _, future in fetched), *(work for _, work in filling)):
+                    future.cancel()
+
+    def _closing(self, use: ShardUse) -> deque[tuple[int, int]]:
+        order = np.argsort(use.last, kind="stable")
+        return deque(zip(use.last[order].tolist(), use.shard[order].tolist(), strict=True))
+
+    def _open(self, shard: int) -> None:
+        """Open a shard and note where the stamps of its examples lie."""
+        opened = self._reader.open(shard)
+        rows = self._reader.cube.shard_range(shard)
+        first, last = np.searchsorted(self._row, rows)
+        self._address[first:last] = opened.address[self._label[first:last], self._row[first:last] - rows[0]]
+        self._opened[shard] = opened
+
+    def _fill(
+        self,
+        chosen: NDArray[np.int64],
+        buffer: Tensor,
+        needed: Sequence[Future[None]],
+        released: torch.cuda.Event | None,
+    ) -> None:
+        for future in needed:
+            future.result()
+        if released is not None:
+            released.synchronize()
+        if chosen.size:
+            gather_stamps(self._address, chosen, buffer.numpy()[: chosen.size])
+
+    def _buffer(self) -> Tensor:
+        largest = max((chosen.size for chosen in self._batches), default=0)
+        return torch.empty((largest, *self._reader.layout.stamp_shape), pin_memory=self._pinned)
+
+    def _event(self) -> torch.cuda.Event | None:
+        """What the consumer's stream has to have reached before its buffer may be overwritten."""
+        if not self._pinned:
+            return None
+        event: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+
+def shard_use(batches: Sequence[NDArray[np.int64]], shard: NDArray[np.int64]) -> ShardUse:
+    """First and last batch that need each shard.
+
+    Args:
+        batches: examples of every batch.
+        shard: (example) shard of every example.
+    """
+    if not batches:
+        return ShardUse(*(np.empty(0, np.int64) for _ in range(3)))
+    batch = np.repeat(np.arange(len(batches)), [chosen.size for chosen in batches])
+    present, place = np.unique(shard[np.concatenate(batches)], return_inverse=True)
+    first, last = np.empty(present.size, np.int64), np.empty(present.size, np.int64)
+    # Of equal places the last assignment stays.
+    last[place] = batch
+    first[place[::-1]] = batch[::-1]
+    order = np.argsort(first, kind="stable")
+    return ShardUse(present[order], first[order], last[order])
+
+
+def _is_done(future: Future[None]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
