@@ -206,11 +206,13 @@ def _same_name_separations(result: pd.DataFrame, valid: NDArray[np.bool_], lense
     for row, text in enumerate(lenses["name"]):
         for name in _distinct([text]):
             places.setdefault(_plain(name), []).append(row)
-    sky, separation = _sky(lenses), np.full(len(result), np.nan)
-    for row in np.flatnonzero(valid).tolist():
-        named = places.get(_plain(str(result.at[row, "name"])), [])
-        if named:
-            separation[row] = float(_sky(result.loc[[row]])[0].separation(sky[named]).arcsec.min())
+    names = [_plain(str(name)) for name in result["name"]]
+    pairs = [(row, lens) for row in np.flatnonzero(valid).tolist() for lens in places.get(names[row], [])]
+    separation = np.full(len(result), np.nan)
+    if pairs:
+        rows, named = np.array(pairs, dtype=np.int64).T
+        apart = _sky(result.iloc[rows]).separation(_sky(lenses.iloc[named])).arcsec
+        np.fmin.at(separation, rows, apart)
     return separation
 
 

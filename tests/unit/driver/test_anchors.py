@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.driver.anchors import check_list, demand_matches, known_bricks, known_lenses, write_anchors
 from pipeline.storage.locations import Location
 
+CANDIDATES = Path(__file__).parents[4] / "shared" / "data" / "catalogs" / "desi_candidates.csv"
 LIMITS = AnchorLimits(dec_range_deg=(-90.0, 90.0))
 
 
@@ -66,3 +68,26 @@ def test_misses_are_listed_by_distance(tmp_path: Path) -> None:
         demand_matches(compared, LIMITS, "far")
     demand_matches(compared, AnchorLimits(allow_unmatched=True), "far")
     demand_matches(compared[compared["matched"]], LIMITS, "far")
+
+
+@pytest.mark.skipif(not CANDIDATES.is_file(), reason="../shared/data/catalogs is not here")
+@pytest.mark.skipif(find_spec("lenscat") is None, reason="the package lenscat is not installed")
+def test_the_real_lists_give_the_anchors_that_the_documentation_counts(tmp_path: Path) -> None:
+    """The package's catalogue and the DESI candidates: what is accepted, how it was found, and why rows are none."""
+    out = Location(str(tmp_path / "out"))
+    summary = write_anchors(out, [Location(str(CANDIDATES))], None, None, AnchorLimits())
+    assert summary["sources"][0].startswith("lenscat 1.1.3 ")
+    assert (summary["entries"], summary["rows"], summary["anchors"]) == (32838 + 5104, 32731, 10964)
+    assert summary["by_reason"] == {"none": 10964, "cluster_survey_only": 13747, "outside_dec_range": 8020}
+    assert summary["accepted_by_grade_tier"] == {"grade_confident": 1301, "grade_probable": 9663, "grade_unknown": 0}
+    anchors = pd.read_parquet(tmp_path / "out" / "anchors.parquet")
+    methods = anchors.loc[anchors["reject_reason"] == "none", "discovery_methods"].str.split(" | ", regex=False)
+    verified = methods.map(lambda found: any(method not in ("unknown", "compilation") for method in found))
+    assert int(verified.sum()) == 9045
+    counts = methods.map(" | ".join).value_counts()
+    assert (counts["imaging"], counts["spectroscopy"], counts["unknown"], counts["compilation"]) == (
+        7068, 1776, 1807, 112,
+    )  # fmt: skip
+    listed = anchors[anchors["sources"].str.contains("desi_candidates", regex=False)]
+    assert (listed["known_separation_arcsec"] <= 3.0).all()
+    assert len(listed) > 5000
