@@ -22,6 +22,7 @@ from pipeline.driver.anchors import (
     write_anchors,
 )
 from pipeline.driver.run import run
+from pipeline.storage.anchor_stamps import ANCHOR_CUBE
 from pipeline.storage.anchor_tables import write_anchor_table
 from pipeline.storage.locations import Location
 from pipeline.storage.runs import write_json
@@ -141,8 +142,8 @@ def anchors_measure_command(
 ) -> None:
     """Measure the arcs of the anchors and sort them into tier A and tier B, each a table of its own.
 
-    Reads ANCHORS and the cutouts cube; with --config also the manifest.parquet beside ANCHORS and the bricks, and
-    makes the run's cutouts cube. Writes FOLDER/measured, tier_a, tier_b, rejected (parquet, CSV) and tiers.json.
+    Reads ANCHORS and the cutouts cube; with --config also the bricks, and makes the cube `anchors` of the run.
+    Writes FOLDER/measured, tier_a, tier_b, rejected (parquet, CSV) and tiers.json.
     """
     place = _places(region, endpoint_url)
     if (cutouts is None) == (config is None):
@@ -188,12 +189,11 @@ def anchors_parity_command(
 
 
 def _cut_out(config: Path | None, overrides: list[str], anchors: Location) -> Location:
-    """Cut the anchors out of a configuration's bricks with the pipeline's own first stage."""
+    """Cut the anchors out of a configuration's bricks with the run's own stage `anchors`."""
     if config is None:
         raise ConfigError("expected a run configuration")
-    folder = anchors.url.rsplit("/", 1)[0]
-    manifest = ["manifest.kind=parent", f"manifest.url={folder}/manifest.parquet"]
-    return run(load_config(config, [*overrides, *manifest]), only="cutouts").cube("cutouts")
+    settings = [*overrides, f"anchors.url={anchors.url}"]
+    return run(load_config(config, settings), only=ANCHOR_CUBE).cube(ANCHOR_CUBE)
 
 
 def _places(region: str | None, endpoint_url: str | None) -> Callable[[str], Location]:

@@ -14,6 +14,7 @@ MaskRadii = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=32)]
 _BOUNDS = frozenset(
     {
         "called_lens_p",
+        "visible_arc_snr",
         "control_mean_p_max",
         "control_called_max",
         "snr_ablation_drop_max",
@@ -36,6 +37,11 @@ class NetworkGateSection(Section):
     )
     called_lens_p: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         default=0.5, description="a stamp with a higher score counts as called a lens"
+    )
+    visible_arc_snr: Positive | None = Field(
+        default=None,
+        description="arc_snr below which an arc cannot be seen; control_scores, arc_suppressed and synthetic_ring then "
+        "judge the score of a visible arc",
     )
     control_mean_p_max: Fraction = 0.2
     control_called_max: Fraction = 0.1

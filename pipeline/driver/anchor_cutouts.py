@@ -11,7 +11,7 @@ import logging
 from pipeline.contracts.anchors import ANCHORS, VisibilityLimits
 from pipeline.contracts.config import ManifestSection, RunConfig
 from pipeline.contracts.datasets import CUTOUTS
-from pipeline.contracts.errors import ContractError
+from pipeline.contracts.errors import ConfigError, ContractError
 from pipeline.driver.anchors import anchor_manifest, measure_anchors
 from pipeline.driver.cubes import RunContext, build_cube
 from pipeline.driver.plan import Plan, make_plan
@@ -68,6 +68,14 @@ def build_anchor_cutouts(context: RunContext) -> None:
     }
     logger.info("anchors", extra={"fields": {"folder": folder.url, **fields}})
     context.record.finish_stage(ANCHOR_CUBE, **{**stage, **fields})
+
+
+def demand_anchors(config: RunConfig) -> None:
+    """ConfigError if the configured table of anchors is not there, before any pixel is read."""
+    if config.anchors is not None and not anchors_location(config).exists():
+        raise ConfigError(
+            f"anchors.url: {config.anchors.url} does not exist; make it with dhs anchors build, or leave it out"
+        )
 
 
 def anchors_location(config: RunConfig) -> Location:

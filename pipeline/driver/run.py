@@ -8,7 +8,7 @@ import yaml
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import ConfigError, GateError, PlanChangedError
-from pipeline.driver.anchor_cutouts import build_anchor_cutouts
+from pipeline.driver.anchor_cutouts import build_anchor_cutouts, demand_anchors
 from pipeline.driver.anchor_recall import run_anchor_recall
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.cubes import RunContext, build_cutouts, build_training
@@ -57,6 +57,8 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
         record.update(state="running", error=None)
     fields = {"run": layout.root.url, "rows": plan.shape.sizes["sample"], "shards": plan.shape.n_shards}
     logger.info("planned", extra={"fields": fields})
+    if only in (None, "anchors"):
+        demand_anchors(config)
     with open_cluster(config.cluster) as cluster:
         context = RunContext(config, layout, plan, record, cluster)
         with failures_recorded(context):

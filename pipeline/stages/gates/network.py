@@ -11,14 +11,22 @@ from scipy import stats
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.network_gate_config import mask_name
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
+from pipeline.stages.gates.probe_scores import (
+    Floats,
+    Rows,
+    column,
+    finite_column,
+    hidden_odds,
+    injected_rows,
+    judged_scores,
+    scores,
+    visible_pairs,
+)
 from pipeline.stages.gates.result import GateInput, Measurement, gate_generator, wilson_interval
 from pipeline.stages.gates.score_nulls import rank_swap_null, shuffled_mean_null, sign_null
 from pipeline.stages.host_bootstrap import RankedScores, bootstrap_weights, percentile_interval
 
 BOOTSTRAPS = 400
-
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 
 def count_scored(sample: GateInput) -> tuple[int, int]:
@@ -37,15 +45,16 @@ def score_controls(sample: GateInput) -> Measurement:
     A control is its pair injected with an arc of no flux, bit for bit (the data-level gate proves that), so this is
     the null injection of the network. The value is the mean score of all controls; the share of them that is called
     a lens is bounded too. The interval resamples hosts. The null shuffles the labels of all scored stamps: p is the
-    chance of so low a mean from a network that tells the classes apart by nothing.
+    chance of so low a mean from a network that tells the classes apart by nothing. With `visible_arc_snr` scores are
+    those of a visible arc, see `judged_scores`.
     """
     section = sample.config.gates.network
-    rows = np.flatnonzero(_column(sample, "label") == 0)
-    score = _scores(sample, "logit", rows)
+    rows = np.flatnonzero(column(sample, "label") == 0)
+    score = judged_scores(sample, "logit", rows)
     called = score > section.called_lens_p
     share, mean = float(called.mean()), float(score.mean())
     interval = _mean_interval(sample, score, rows)
-    kind = _column(sample, "kind")[rows]
+    kind = column(sample, "kind")[rows]
     generator = gate_generator(sample.config.run.seed, "control_scores")
     by_kind = {str(name): float(score[kind == name].mean()) for name in np.unique(kind)}
     return Measurement(
@@ -57,12 +66,14 @@ def score_controls(sample: GateInput) -> Measurement:
             "called_lens_share": share,
             "called_lens_interval_95": wilson_interval(int(called.sum()), called.size),
             "mean_score_by_kind": by_kind,
-            "mean_score_of_injected": float(_scores(sample, "logit", _injected(sample)).mean()),
+            "mean_score_of_injected": float(judged_scores(sample, "logit", injected_rows(sample)).mean()),
+            "visible_arc_snr": section.visible_arc_snr,
+            "arcs_not_visible_per_control": hidden_odds(sample),
             "bootstraps": BOOTSTRAPS,
         },
         message=f"controls score {mean:.3f} on average, {100 * share:.1f} % are called lenses",
         interval_95=interval,
-        null=shuffled_mean_null(_scores(sample, "logit"), rows, generator),
+        null=shuffled_mean_null(judged_scores(sample, "logit"), rows, generator),
     )
 
 
@@ -81,8 +92,8 @@ def ablate_depth(sample: GateInput) -> Measurement:
     sky noise and seeing (Spearman).
     """
     bound = sample.config.gates.network.snr_ablation_drop_max
-    plain, ablated = (_scores(sample, name) for name in ("logit", "logit_snr_image"))
-    label, host = _column(sample, "label"), _column(sample, "host_id")
+    plain, ablated = (scores(sample, name) for name in ("logit", "logit_snr_image"))
+    label, host = column(sample, "label"), column(sample, "host_id")
     aucs = _auc_intervals(sample, {"plain": plain, "ablated": ablated})
     drop = aucs["plain"][0] - aucs["ablated"][0]
     drops = np.array(aucs["plain"][1]) - np.array(aucs["ablated"][1])
@@ -90,7 +101,7 @@ def ablate_depth(sample: GateInput) -> Measurement:
     null = rank_swap_null(label, host, plain, ablated, gate_generator(sample.config.run.seed, "snr_ablation"))
     controls = np.flatnonzero(label == 0)
     depth = {
-        name: _spearman(plain[controls], _column(sample, name)[controls])
+        name: _spearman(plain[controls], column(sample, name)[controls])
         for name in ("sky_sigma_nmgy", "psfsize_arcsec")
     }
     return Measurement(
@@ -114,17 +125,18 @@ def suppress_arcs(sample: GateInput) -> Measurement:
 
     What is taken away is set by `suppression`. The value is the mean score. What is left of the arc in the core is
     all that such a stamp has over its control, so the detail gives the mean excess over the controls of the same
-    pairs, with a null of random signs per host: an excess says that the core alone is taken for a lens.
+    pairs, with a null of random signs per host: an excess says that the core alone is taken for a lens. With
+    `visible_arc_snr` pairs are those with such an arc, and scores those of a visible arc, see `judged_scores`.
     """
     section = sample.config.gates.network
-    injected, control = _pairs(sample)
-    suppressed = _scores(sample, "logit_arc_suppressed", injected)
-    full, bare = _scores(sample, "logit", injected), _scores(sample, "logit", control)
+    injected, control = visible_pairs(sample)
+    suppressed = judged_scores(sample, "logit_arc_suppressed", injected)
+    full, bare = judged_scores(sample, "logit", injected), judged_scores(sample, "logit", control)
     mean = float(suppressed.mean())
     excess = suppressed - bare
     generator = gate_generator(sample.config.run.seed, "arc_suppressed")
     null = sign_null(
-        "excess over controls of random sign, by host", excess, _column(sample, "host_id")[injected], generator
+        "excess over controls of random sign, by host", excess, column(sample, "host_id")[injected], generator
     )
     return Measurement(
         passed=mean <= section.arc_suppressed_mean_p_max,
@@ -132,6 +144,7 @@ def suppress_arcs(sample: GateInput) -> Measurement:
         bound=f"mean score <= {section.arc_suppressed_mean_p_max}",
         detail={
             "suppression": section.suppression,
+            "pairs": injected.size,
             "mean_score_with_arc": float(full.mean()),
             "mean_score_of_controls": float(bare.mean()),
             "excess_over_controls": float(excess.mean()),
@@ -151,14 +164,15 @@ def add_rings(sample: GateInput) -> Measurement:
 
     The value is the share of controls of pairs that is called a lens once the ring is put in. The detail gives the
     same of the controls as they are and of the pairs with their arcs, the AUC of arcs against rings (0.5: the network
-    sees no difference), and the share with one ring of 0.01 nmgy at 15 px, the same in every stamp.
+    sees no difference), and the share with one ring of 0.01 nmgy at 15 px, the same in every stamp. With
+    `visible_arc_snr` pairs are those with such an arc, and scores those of a visible arc, see `judged_scores`.
     """
     section = sample.config.gates.network
-    injected, control = _pairs(sample)
-    ring, fixed = (_scores(sample, name, control) for name in ("logit_ring", "logit_fixed_ring"))
-    arc, bare = _scores(sample, "logit", injected), _scores(sample, "logit", control)
+    injected, control = visible_pairs(sample)
+    ring, fixed = (judged_scores(sample, name, control) for name in ("logit_ring", "logit_fixed_ring"))
+    arc, bare = judged_scores(sample, "logit", injected), judged_scores(sample, "logit", control)
     called = ring > section.called_lens_p
-    host = _column(sample, "host_id")
+    host = column(sample, "host_id")
     ranked = RankedScores(np.repeat(np.array([1, 0]), ring.size), np.concatenate([arc, ring]))
     weights = bootstrap_weights(np.tile(host[control], 2), sample.config.run.seed, BOOTSTRAPS)
     arcs_over_rings = ranked.auc(np.ones(2 * ring.size))
@@ -176,6 +190,7 @@ def add_rings(sample: GateInput) -> Measurement:
         bound=f"share above {section.called_lens_p} <= {section.ring_called_max}",
         detail={
             "called_lens_share_of": shares,
+            "pairs": injected.size,
             "fixed_ring_interval_95": wilson_interval(int((fixed > section.called_lens_p).sum()), fixed.size),
             "mean_score": float(ring.mean()),
             "auc_arcs_against_rings": arcs_over_rings,
@@ -201,7 +216,7 @@ def mask_centres(sample: GateInput) -> Measurement:
     section = sample.config.gates.network
     radii = (0.0, *section.mask_radii_px)
     columns = ["logit", *(f"logit_{mask_name(radius)}" for radius in section.mask_radii_px)]
-    aucs = _auc_intervals(sample, {name: _scores(sample, name) for name in columns})
+    aucs = _auc_intervals(sample, {name: scores(sample, name) for name in columns})
     curve = np.array([aucs[name][0] for name in columns])
     drawn = np.array([aucs[name][1] for name in columns])
     whole = percentile_interval(float(curve[0]), drawn[0])
@@ -213,15 +228,15 @@ def mask_centres(sample: GateInput) -> Measurement:
     found = percentile_interval(value, (drawn[0] - drawn[core]) / (drawn[0] - 0.5))
     steps = np.diff(lost)
     steepest = int(np.argmax(steps))
-    injected = _injected(sample)
-    label, host = _column(sample, "label"), _column(sample, "host_id")
+    injected = injected_rows(sample)
+    label, host = column(sample, "label"), column(sample, "host_id")
     generator = gate_generator(sample.config.run.seed, "centre_mask_curve")
-    null = rank_swap_null(label, host, _scores(sample, columns[0]), _scores(sample, columns[core]), generator)
+    null = rank_swap_null(label, host, scores(sample, columns[0]), scores(sample, columns[core]), generator)
     power = {
-        f"{radius:g}": float(_finite(sample, f"arc_power_{mask_name(radius)}", injected).mean())
+        f"{radius:g}": float(finite_column(sample, f"arc_power_{mask_name(radius)}", injected).mean())
         for radius in section.mask_radii_px
     }
-    theta_e_px = _finite(sample, "theta_e_arcsec", injected) / PIXEL_SCALE_ARCSEC
+    theta_e_px = finite_column(sample, "theta_e_arcsec", injected) / PIXEL_SCALE_ARCSEC
     intervals = [percentile_interval(float(auc), draws) for auc, draws in zip(curve, drawn, strict=True)]
     return Measurement(
         passed=value <= section.mask_lost_share_max,
@@ -250,41 +265,9 @@ def mask_centres(sample: GateInput) -> Measurement:
     )
 
 
-def _column(sample: GateInput, name: str) -> NDArray[Any]:
-    if sample.scores is None:
-        raise ValueError("no scores of a network were given")
-    return sample.scores[name].to_numpy()
-
-
-def _finite(sample: GateInput, name: str, rows: Rows | slice = slice(None)) -> Floats:
-    values = _column(sample, name)[rows].astype(np.float64)
-    if not values.size or not np.isfinite(values).all():
-        raise ValueError(f"{name}: {np.count_nonzero(~np.isfinite(values))} of {values.size} values are not finite")
-    return values
-
-
-def _scores(sample: GateInput, name: str, rows: Rows | slice = slice(None)) -> Floats:
-    """Scores in [0, 1] of a column of logits, all finite."""
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(_finite(sample, name, rows), -700.0, 700.0))), dtype=np.float64)
-
-
-def _injected(sample: GateInput) -> Rows:
-    return np.flatnonzero(_column(sample, "label") == 1)
-
-
-def _pairs(sample: GateInput) -> tuple[Rows, Rows]:
-    """Rows of injected stamps and of their controls, in the same order."""
-    injected, control = (np.flatnonzero(_column(sample, "kind") == kind) for kind in ("injected", "control"))
-    pair_id = _column(sample, "pair_id")
-    injected, control = (rows[np.argsort(pair_id[rows], kind="stable")] for rows in (injected, control))
-    if not np.array_equal(pair_id[injected], pair_id[control]):
-        raise ValueError(f"{injected.size} injected stamps and {control.size} controls are not the same pairs")
-    return injected, control
-
-
 def _mean_interval(sample: GateInput, values: Floats, rows: Rows) -> tuple[float, float]:
     """95 % of the mean over bootstrap samples of hosts."""
-    host, seed = _column(sample, "host_id")[rows], sample.config.run.seed
+    host, seed = column(sample, "host_id")[rows], sample.config.run.seed
     drawn = [float((weight * values).sum() / weight.sum()) for weight in bootstrap_weights(host, seed, BOOTSTRAPS)]
     found = percentile_interval(float(values.mean()), drawn)
     return found.low, found.high
@@ -292,7 +275,7 @@ def _mean_interval(sample: GateInput, values: Floats, rows: Rows) -> tuple[float
 
 def _auc_intervals(sample: GateInput, scores: dict[str, Floats]) -> dict[str, tuple[float, list[float]]]:
     """AUC of every set of scores, and its values over the same bootstrap samples of hosts."""
-    label, host = _column(sample, "label"), _column(sample, "host_id")
+    label, host = column(sample, "label"), column(sample, "host_id")
     ranked = {name: RankedScores(label, values) for name, values in scores.items()}
     weights = list(bootstrap_weights(host, sample.config.run.seed, BOOTSTRAPS))
     return {

@@ -127,3 +127,14 @@ def test_source_of_a_parsed_mapping_is_named() -> None:
     """Errors of `parse_config` begin with where the mapping came from."""
     with pytest.raises(ConfigError, match=r"^run\.json of x: missing key 'run'"):
         parse_config({}, where="run.json of x")
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-real", "pilot", "dr10"])
+def test_every_run_that_is_shipped_is_valid(name: str) -> None:
+    """Each loads; those for the survey name anchors, and judge their network on arcs that can be seen."""
+    config = load_config(DEMO.parent / f"{name}.yaml", [])
+    assert config.gates.network.control_mean_p_max == 0.2
+    if name in ("pilot", "dr10"):
+        assert config.anchors is not None
+        assert config.gates.network.visible_arc_snr == 2.0
+        assert not {"control_scores", "arc_suppressed"} & set(config.gates.waive)

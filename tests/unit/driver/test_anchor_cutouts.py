@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.contracts.anchors import AnchorLimits
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.errors import ContractError
-from pipeline.driver.anchor_cutouts import anchors_location, build_anchor_cutouts
+from pipeline.contracts.errors import ConfigError, ContractError
+from pipeline.driver.anchor_cutouts import anchors_location, build_anchor_cutouts, demand_anchors
 from pipeline.driver.anchors import write_anchors
 from pipeline.driver.cluster import Cluster
 from pipeline.driver.cubes import RunContext
@@ -51,3 +51,6 @@ def test_a_table_without_accepted_anchors_is_refused(make_config: Callable[..., 
     missing = context(make_config(f"run.root={tmp_path}", f"anchors.url={tmp_path}/other.parquet"))
     with pytest.raises(ContractError, match="found nothing there"):
         build_anchor_cutouts(missing)
+    demand_anchors(run.config)
+    with pytest.raises(ConfigError, match="make it with dhs anchors build"):
+        demand_anchors(missing.config)

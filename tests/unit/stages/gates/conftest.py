@@ -207,6 +207,7 @@ def network_scores(n_pairs: int = 150, n_rows: int = 120) -> xr.Dataset:
         "theta_e_arcsec": some(pair_id < 1000, 1.4),
         "psfsize_arcsec": rng.normal(1.3, 0.1, n),
         "sky_sigma_nmgy": rng.lognormal(-5.0, 0.1, n),
+        "arc_snr": some(injected, rng.uniform(2.0, 20.0, n)),
         "logit": logits(3.0),
     }
     columns["logit_snr_image"] = columns["logit"] + rng.normal(0.0, 0.1, n)

@@ -196,6 +196,53 @@ def test_one_class_and_no_rows_fail_every_gate(gate_config: RunConfig, label: in
         assert all("one class only" in results[name].message for name in failing(results))
 
 
+def test_arcs_that_cannot_be_seen_are_no_fault_of_the_network(judge, gate_config: RunConfig) -> None:
+    """The ideal score of controls beside invisible arcs fails the gates on raw scores and passes those on visible ones.
+
+    With 40 invisible arcs and 270 controls an ideal network gives both odds of 0.15; here they are 0.5.
+    """
+    odds = 0.5
+
+    def spoil(scores: Scores) -> None:
+        hidden = np.arange(40)
+        scores["arc_snr"][hidden] = 1.0
+        flat = np.log(odds) + np.random.default_rng(4).normal(0.0, 0.05, scores.sizes["example"])
+        faint = (scores["label"] == 0).to_numpy()
+        faint[hidden] = True
+        scores["logit"][faint] = flat[faint]
+        scores["logit_arc_suppressed"][:N_PAIRS] = flat[:N_PAIRS]
+
+    def visible(**bounds: object) -> RunConfig:
+        content = gate_config.model_dump()
+        content["gates"]["network"] |= {"visible_arc_snr": 2.0, **bounds}
+        return RunConfig.model_validate(content)
+
+    raw = judge(spoil)
+    assert raw["control_scores"].value == pytest.approx(1 / 3, abs=0.01)
+    assert {"control_scores", "arc_suppressed"} <= failing(raw)
+    found = judge(spoil, config=visible())
+    h = 40 / 270
+    assert found["control_scores"].value == pytest.approx(1 / 3 - h * 2 / 3, abs=0.01)
+    assert found["control_scores"].detail["arcs_not_visible_per_control"] == pytest.approx(h)
+    assert found["arc_suppressed"].passed
+    assert found["arc_suppressed"].detail["pairs"] == found["synthetic_ring"].detail["pairs"] == 110
+    few = judge(spoil, config=visible(visible_arc_snr=18.0))
+    assert "at least 100 are needed" in few["arc_suppressed"].message
+
+
+def test_ideal_scores_beside_invisible_arcs_are_zero_for_a_visible_one(judge, gate_config: RunConfig) -> None:
+    """Controls with just the odds of the invisible arcs score 0."""
+
+    def spoil(scores: Scores) -> None:
+        scores["arc_snr"][:60] = 1.0
+        scores["logit"][N_PAIRS:] = np.log(60 / 270)
+
+    content = gate_config.model_dump()
+    content["gates"]["network"]["visible_arc_snr"] = 2.0
+    found = judge(spoil, config=RunConfig.model_validate(content))["control_scores"]
+    assert found.value == pytest.approx(0.0, abs=1e-12)
+
+
 def test_labels_and_pairs_that_do_not_fit_fail_closed(judge) -> None:
     """A label other than 0 and 1, or a control without its pair, is an error and no verdict on the rest."""
 
