@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from typer.testing import CliRunner
 
+from pipeline.commands.anchors import app
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import REJECT_REASONS
 from pipeline.contracts.survey import BAD_PIXEL_MASK
@@ -27,14 +29,19 @@ GOLDEN = REPOSITORY.parent / "shared" / "data" / "emr_golden"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"real imaging is not here: {GOLDEN}")
 
 
-@pytest.fixture(scope="module")
-def real_run(tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
-    """The demo-real run on the EMR golden manifest."""
-    settings = [
-        f"run.root={tmp_path_factory.mktemp('real')}",
+def settings_of(root: Path) -> list[str]:
+    """Overrides of configs/demo-real.yaml."""
+    return [
+        f"run.root={root}",
         f"survey.bricks={GOLDEN / 'inputs/coadds'}",
         f"manifest.url={GOLDEN / 'manifests/golden_all'}",
     ]
+
+
+@pytest.fixture(scope="module")
+def real_run(tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
+    """The demo-real run on the EMR golden manifest."""
+    settings = settings_of(tmp_path_factory.mktemp("real"))
     return run(load_config(REPOSITORY / "configs" / "demo-real.yaml", settings))
 
 
@@ -165,3 +172,37 @@ def test_sqrt_q_defect_is_not_reproduced(real_run: RunLayout) -> None:
             ratios.append(float(emr[task][1].sum() / arc.sum()))
     assert len(ratios) >= 3
     assert max(abs(np.log(ratio)) for ratio in ratios) > 0.1
+
+
+def test_control_stamps_of_emr_have_the_pixels_of_the_cutouts(real_run: RunLayout, tmp_path: Path) -> None:
+    """Old stamps and the brick path are one source of pixels: the verdict of the parity check."""
+    rows, stamps = golden_rows("sersic_moffat"), golden_stamps("sersic_moffat")
+    controls = rows[(rows["is_control"] == 1) & (rows["cutout_ok"] == 1) & rows.index.isin(list(stamps))]
+    for number, (task_id, row) in enumerate(controls.iterrows()):
+        np.savez(tmp_path / f"{number}.npz", image=stamps[str(task_id)], ra_deg=row["ra"], dec_deg=row["dec"])
+    cube = real_run.cube("cutouts").url
+    result = CliRunner().invoke(app, ["parity", cube, str(tmp_path)], catch_exceptions=False)
+    assert len(controls) == 16
+    assert '"verdict": "identical"' in result.output
+
+
+def test_anchors_are_measured_beside_rows_that_are_frozen(real_run: RunLayout, tmp_path: Path) -> None:
+    """Field galaxies as anchors: cut out by the run that renders a manifest, none of them with a visible arc."""
+    rows = golden_rows("sersic_moffat")
+    whole = rows[(rows["cutout_ok"] == 1) & (rows["brickname"] == "0591m305")].drop_duplicates(["ra", "dec"])
+    listed = pd.DataFrame({"name": "field", "ra": whole["ra"], "dec": whole["dec"]})
+    listed.to_csv(tmp_path / "field.csv", index=False)
+    known = pd.DataFrame({"name": ["L"], "ra": [10.0], "dec": [5.0], "ref": ["arXiv:1906.00970"]})
+    known.to_csv(tmp_path / "known.csv", index=False)
+    build = ["build", "-o", str(tmp_path / "a"), "--list", str(tmp_path / "field.csv"), "--allow-unmatched"]
+    source = ["--catalogue", str(tmp_path / "known.csv"), "--bricks", str(GOLDEN / "inputs/coadds")]
+    assert CliRunner().invoke(app, [*build, *source], catch_exceptions=False).exit_code == 0
+    table, config = str(tmp_path / "a" / "anchors.parquet"), str(REPOSITORY / "configs" / "demo-real.yaml")
+    settings = [part for value in settings_of(Path(real_run.root.path).parent) for part in ("--set", value)]
+    measure = ["measure", table, "-o", str(tmp_path / "t"), "--config", config, "--set", "cluster.workers=1"]
+    assert CliRunner().invoke(app, [*measure, *settings], catch_exceptions=False).exit_code == 0
+    measured = pd.read_parquet(tmp_path / "t" / "measured.parquet").query("names == 'field'")
+    galaxies = measured[measured["reject_reason"] == "none"]
+    assert 5 <= len(galaxies) <= len(whole)
+    assert set(galaxies["visibility_tier"]) == {"B"}
+    assert set(measured["reject_reason"]) <= {"none", "no_central_galaxy", "annulus_unmeasurable"}
