@@ -14,9 +14,10 @@ from pipeline.driver.emr_shards import TABLES
 from pipeline.driver.inspection import as_json, layout_of
 from pipeline.storage.emr_layout import DEFAULT_VARIANT_PREFIX, EmrLayout
 from pipeline.storage.locations import Location
+from pipeline.storage.runs import read_record
 
 RunUrl = Annotated[str, typer.Argument(metavar="RUN", help="folder of a run, local or s3://")]
-Region = Annotated[str | None, typer.Option(help="AWS region of an s3:// URL")]
+Region = Annotated[str | None, typer.Option(help="AWS region of an s3:// URL; export: by default that of the run")]
 Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="S3 endpoint other than AWS")]
 Output = Annotated[
     str | None, typer.Option(help="folder that holds phase4c/, such as s3://darkhaloscope/phase4_pipeline")
@@ -43,7 +44,9 @@ def export_command(
     <output>/phase4c/<variant>_paired/. By default <output> is RUN/emr and <variant> v6_<name of the run>.
     """
     run = layout_of(run_url, region, endpoint_url)
-    place = Location(output, region, endpoint_url) if output else run.root.join("emr")
+    settings = read_record(run)["config"]["run"]
+    reached = (region or settings["region"], endpoint_url or settings["endpoint_url"])
+    place = Location(output, *reached) if output else run.root.join("emr")
     name = variant or DEFAULT_VARIANT_PREFIX + run.root.url.rsplit("/", 1)[-1]
     tables = [part.strip() for part in what.split(",") if part.strip()]
     planned = plan_export(run, EmrLayout(place, name), tables, experiment_id, metrics_only=metrics_only)

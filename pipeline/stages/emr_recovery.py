@@ -6,6 +6,7 @@ that failed, which can never be recovered; its number and its completeness are k
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,21 @@ _KEYS = (
     *("selection_set_id", "ranking_mode", "theta_e_arcsec", "src_dmag", "src_reff_arcsec", "src_e", "shear"),
     *("psf_bin", "depth_bin"),
 )
+# Widths of the cells of a parameter that is drawn from a prior and not from a grid.
+CELL_WIDTHS = {"theta_e_arcsec": 0.25, "src_dmag": 0.5, "src_reff_arcsec": 0.1, "src_e": 0.25, "shear": 0.05}
+_GRID_VALUES_MAX = 64
 _PSF_BINS_PER_ARCSEC = 10
 _DEPTH_BINS_PER_MAG = 2
 
 
-def recovery_completeness(metrics: pd.DataFrame, snr_min: float, theta_over_psf_min: float) -> pd.DataFrame:
+def cell_widths(distinct: Mapping[str, int]) -> dict[str, float]:
+    """Parameters with more distinct values than a grid has, and the width of their cells (CELL_WIDTHS)."""
+    return {name: width for name, width in CELL_WIDTHS.items() if distinct[name] > _GRID_VALUES_MAX}
+
+
+def recovery_completeness(
+    metrics: pd.DataFrame, snr_min: float, theta_over_psf_min: float, widths: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """Recovered injections of every cell of one or more splits.
 
     Recovered means arc_snr >= `snr_min` and theta_E / psfsize_r >= `theta_over_psf_min`. psf_bin is
@@ -35,6 +46,7 @@ def recovery_completeness(metrics: pd.DataFrame, snr_min: float, theta_over_psf_
         metrics: the columns RECOVERY_INPUT, one row per row of the metrics table; controls have theta_e_arcsec 0.
         snr_min: least arc_snr.
         theta_over_psf_min: least theta_E over seeing.
+        widths: parameters whose values are counted in cells of this width from 0, and named by their middle.
 
     Returns:
         Keys, n, n_recovered, arc_snr_mean, arc_snr_p50 (the lower of two middle values), completeness (NaN for n = 0),
@@ -57,6 +69,9 @@ def recovery_completeness(metrics: pd.DataFrame, snr_min: float, theta_over_psf_
         recovered = valid & (number["arc_snr"] >= snr_min) & (ratio >= theta_over_psf_min)
     flags = {"n": valid, "n_recovered": recovered, "n_controls": ~injection, "n_failed": injection & ~valid}
     frame = frame.assign(**{name: flag.astype(np.int64) for name, flag in flags.items()})
+    for name, width in (widths or {}).items():
+        middle = (np.floor(frame[name].to_numpy(np.float64) / width) + 0.5) * width
+        frame[name] = np.where(injection, middle, 0.0)
     groups = frame.groupby(["region_split", *_KEYS], dropna=False, sort=True)
     columns: dict[str, Any] = {name: groups[name].sum() for name in flags}
     columns["arc_snr_mean"] = groups["arc_snr"].mean()

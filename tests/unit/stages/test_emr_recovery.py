@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.contracts.errors import ContractError
-from pipeline.stages.emr_recovery import RECOVERY_INPUT, recovery_completeness
+from pipeline.stages.emr_recovery import RECOVERY_INPUT, cell_widths, recovery_completeness
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "data" / "emr_golden"
 KEYS = ["region_split", "selection_set_id", "ranking_mode", "theta_e_arcsec", "src_dmag", "src_reff_arcsec", "src_e",
@@ -46,6 +46,17 @@ def test_both_cuts_count() -> None:
     assert recovery_completeness(metrics(), 5.0, 0.8)["n_recovered"].sum() == 0
     assert recovery_completeness(metrics(), 3.0, 0.7)["n_recovered"].sum() == 2
     assert recovery_completeness(metrics(psfsize_r=[0.0] * 5), 3.0, 0.7)["n_recovered"].sum() == 0
+
+
+def test_drawn_parameters_are_counted_in_cells() -> None:
+    """Values on no grid share a cell named by its middle; a grid and the controls keep their values."""
+    distinct = {"theta_e_arcsec": 5000, "src_dmag": 4, "src_reff_arcsec": 65, "src_e": 2, "shear": 64}
+    widths = cell_widths(distinct)
+    assert widths == {"theta_e_arcsec": 0.25, "src_reff_arcsec": 0.1}
+    table = recovery_completeness(metrics(theta_e_arcsec=[1.01, 1.2, 1.25, 1.3, 0.0]), 5.0, 0.7, widths)
+    assert table["theta_e_arcsec"].tolist() == [0.0, 1.125, 1.375]
+    assert table["n_emr"].tolist() == [1, 2, 2]
+    assert table["src_dmag"].unique().tolist() == [0.1]
 
 
 def test_missing_columns_are_named() -> None:
