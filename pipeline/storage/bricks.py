@@ -7,6 +7,7 @@ not decode is a recorded problem of that file; a filesystem that fails is a Stor
 from __future__ import annotations
 
 import errno
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ FIRST_RANGE_BYTES = 48_960
 # below this part of what is needed.
 MAX_GAP_BYTES = 16_384
 MAX_WASTE_FRACTION = 0.1
+# From S3 over any gap that is cheaper than a request: at 0.0004 USD per 1000 requests and 0.384 USD per hour of a node
+# of 2.5 Gbit/s, whose bytes within the region are free but for its time, a request costs as much as 1.2 MB.
+S3_GAP_BYTES = 2**20
 
 Key = tuple[str, str]
 """(kind, band): ("image", "g"), ("invvar", "r"), ("psfsize", "z"), ("maskbits", "")."""
@@ -241,7 +245,10 @@ class Brick:
             ends = (start + length).tolist()
             starts = np.maximum(start, have).tolist()
             wanted += sorted((key, low, high) for low, high in zip(starts, ends, strict=True) if low < high)
-        return _merge(wanted, int(MAX_WASTE_FRACTION * needed_bytes))
+        protocol = self._fs.protocol
+        if "s3" in ((protocol,) if isinstance(protocol, str) else protocol):
+            return _merge(wanted, S3_GAP_BYTES)
+        return _merge(wanted, MAX_GAP_BYTES, int(MAX_WASTE_FRACTION * needed_bytes))
 
     def _fetch(self, ranges: Sequence[tuple[Key, int, int]], may_end: bool = False) -> list[bytes | BrickError]:
         """Contents of byte ranges, all requested at once; a missing or too short file is returned as its problem."""
@@ -287,8 +294,10 @@ class Brick:
         raise next(iter(self.problems.values()))
 
 
-def _merge(wanted: Sequence[tuple[Key, int, int]], waste_bytes: int) -> list[tuple[Key, int, int]]:
-    """Merge neighbouring ranges of a file, smallest gaps first, up to MAX_GAP_BYTES each and `waste_bytes` in all."""
+def _merge(
+    wanted: Sequence[tuple[Key, int, int]], gap_bytes: int, waste_bytes: float = math.inf
+) -> list[tuple[Key, int, int]]:
+    """Merge neighbouring ranges of a file, smallest gaps first, up to `gap_bytes` each and `waste_bytes` in all."""
     gaps = [
         (max(after[1] - before[2], 0), i)
         for i, (before, after) in enumerate(pairwise(wanted), start=1)
@@ -297,7 +306,7 @@ def _merge(wanted: Sequence[tuple[Key, int, int]], waste_bytes: int) -> list[tup
     bridged = set()
     for gap, i in sorted(gaps):
         waste_bytes -= gap
-        if gap > MAX_GAP_BYTES or waste_bytes < 0:
+        if gap > gap_bytes or waste_bytes < 0:
             break
         bridged.add(i)
     merged: list[tuple[Key, int, int]] = []

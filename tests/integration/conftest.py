@@ -126,6 +126,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     command = [str(weed), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3"]
     command += [f"-s3.port={ports['s3']}", f"-s3.config={folder / 'keys.json'}", *options]
     command += ["-volume.max=30", "-master.volumeSizeLimitMB=64"]
+    # Services that nothing here uses listen on fixed ports, so that a second server could not start.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     log = (folder / "weed.log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     saved = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -16,9 +17,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xarray as xr
 import yaml
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.contracts.config import RunConfig
+from pipeline.contracts.datasets import ROLES
 from pipeline.contracts.errors import BrickMissingError, ConfigError
 from pipeline.contracts.feed_config import FeedSection
 from pipeline.contracts.manifest_config import ManifestConfig
@@ -49,10 +54,15 @@ def on_s3(make_config: Config, server: Any, survey: Path, name: str) -> RunConfi
     )
 
 
-def test_run_on_s3_equals_the_run_on_disk(make_config: Config, s3_server: Any, survey: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def remote_run(make_config: Config, s3_server: Any, survey: Path) -> RunLayout:
+    """A whole run with everything in the bucket."""
+    return run(on_s3(make_config, s3_server, survey, "whole"))
+
+
+def test_run_on_s3_equals_the_run_on_disk(remote_run: RunLayout, make_config: Config, tmp_path: Path) -> None:
     """Bricks, manifest, cubes, checkpoint and report in a bucket, workers in processes: the local cubes' values."""
-    config = on_s3(make_config, s3_server, survey, "whole")
-    layout = run(config)
+    layout = remote_run
     assert verify_run(layout)["training"]["rows"] == 128
     assert layout.report.join("index.html").exists()
     local = run(make_config(tmp_path), only="cutouts")
@@ -61,6 +71,55 @@ def test_run_on_s3_equals_the_run_on_disk(make_config: Config, s3_server: Any, s
         open_cube(local.cube("cutouts")).read_shard(0, ["image", "task_id", "bad_pixel_frac"])
     )
     _check_feed(open_cube(layout.cube("training")), tmp_path / "shards")
+
+
+def test_emr_tables_go_from_bucket_to_bucket(remote_run: RunLayout, s3_server: Any) -> None:
+    """By command line: exported, counted, compacted and imported again, with the pixels and roles of the run."""
+    bucket = Location(f"s3://{s3_server.bucket}", "us-east-2", s3_server.endpoint_url)
+    reach = ("--region", "us-east-2", "--endpoint-url", s3_server.endpoint_url)
+    to = ("--output", bucket.join("whole/phase4_pipeline").url, "--variant", "v6_s3")
+    made = dhs("export", remote_run.root.url, *to, "--what", "stamps,metrics,paired", *reach)
+    assert made["rows"] == made["rows_stamps"] == made["rows_metrics"] == 128
+    again = dhs("export", remote_run.root.url, *to, "--what", "stamps,metrics,paired", *reach)
+    assert again == made
+    experiment = made["tables"]["stamps"].rsplit("/", 1)[-1]
+    counted = dhs("completeness", made["tables"]["metrics"], *to, *reach)
+    assert counted["rows"] == 128 == counted["n"] + counted["n_controls"] + counted["n_failed"]
+    assert counted["cell_widths"]["theta_e_arcsec"] == 0.25
+    assert counted["cells"] < 128
+    small = dhs("compact", made["tables"]["stamps"], *to, "--partitions", "5", *reach)
+    assert (small["rows"], small["files"], small["files_kept"]) == (128, 5, 0)
+    assert dhs("compact", made["tables"]["stamps"], *to, "--partitions", "5", *reach)["files_kept"] == 5
+    target = bucket.join("whole/imported/old")
+    tables = (made["tables"]["paired"], small["table"])
+    settings = ("--set", "shards.samples=64", "--set", "shards.inner_chunk=8")
+    counts = dhs("import", *tables, "--output", target.url, *settings, *reach)
+    for folder in (*made["tables"].values(), counted["table"], small["table"]):
+        assert Location(folder, "us-east-2", s3_server.endpoint_url).join("_SUCCESS").exists()
+    assert bucket.join("whole/phase4_pipeline/phase4c/v6_s3", f"_stage_config_{experiment}.json").exists()
+    assert counts["duplicate_row"] == made["rows_paired"]
+    ours, old = (open_cube(layout.cube("training")) for layout in (remote_run, RunLayout(target)))
+    first, second = (whole(cube, ["task_id", "role", "injected", "control"]) for cube in (ours, old))
+    pairs = np.flatnonzero(first["role"].to_numpy() == ROLES.index("pair"))
+    tasks = first["task_id"].to_numpy()[pairs]
+    second = second.isel(sample=second["role"].to_numpy() == ROLES.index("pair"))
+    order = [int(np.flatnonzero(second["task_id"].to_numpy() == task)[0]) for task in tasks]
+    assert len(pairs) == made["rows_paired"] == second.sizes["sample"] > 30
+    for name in ("injected", "control"):
+        np.testing.assert_array_equal(second[name].to_numpy()[order], first[name].to_numpy()[pairs])
+
+
+def dhs(*arguments: object) -> dict[str, Any]:
+    """A command in this process, and the JSON that it prints."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, (done.output, done.exception)
+    result: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{") :])[0]
+    return result
+
+
+def whole(cube: PublishedCube, names: list[str]) -> xr.Dataset:
+    """Some variables of every row."""
+    return xr.concat([cube.read_shard(shard, names) for shard in range(cube.n_shards)], dim="sample")
 
 
 def test_manifest_on_s3_equals_the_manifest_on_disk(

@@ -221,6 +221,19 @@ def test_gaps_are_bridged_only_if_small(master: Path) -> None:
     assert [len(batch) for batch in fs.batches] == [1, 1, 2]
 
 
+def test_from_s3_a_request_is_dearer_than_a_gap(master: Path) -> None:
+    """One range per file, whatever lies between the tiles, and the same pixels."""
+    fs = CountingFileSystem()
+    fs.protocol = ("s3", "s3a")
+    windows = dict.fromkeys(IMAGE_KEYS, random_windows(6))
+    thrifty, brick = open_brick(master, IMAGE_KEYS), open_brick(master, IMAGE_KEYS, fs)
+    stamps, read = thrifty.read(windows), brick.read(windows)
+    assert len(fs.batches[1]) == len(IMAGE_KEYS) < thrifty.requests - len(IMAGE_KEYS)
+    assert brick.bytes_fetched > thrifty.bytes_fetched
+    for key in IMAGE_KEYS:
+        np.testing.assert_array_equal(stamps[key], read[key])
+
+
 def test_wcs_equals_astropys(master: Path) -> None:
     """The WCS maps as the one astropy makes from the whole header, and knows the image's size."""
     brick = open_brick(master)
