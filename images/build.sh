@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the images of the product and print what the chart must be given.
-#   images/build.sh [worker|trainer|e2e ...]       worker and trainer unless named; each after the one it stands on
+#   images/build.sh [worker|trainer|e2e ...]       worker and trainer unless named
 # Environment, all optional:
 #   ENGINE        docker, podman or buildah; else the first of them that works
 #   IMAGE_PREFIX  names are PREFIX-worker, PREFIX-trainer, PREFIX-e2e (default localhost/darkhaloscope)
@@ -80,7 +80,6 @@ image_id() {
 
 build() {
   local name=$1 started=$SECONDS options=() variable volume
-  shift
   case $ENGINE in
     buildah) options+=(bud --layers --format docker --pull-never) ;;
     podman) options+=(build --format docker --pull=never) ;;
@@ -94,8 +93,8 @@ build() {
   for variable in PIP_CERT PIP_INDEX_URL UV_DEFAULT_INDEX UV_FIND_LINKS; do
     [ -z "${!variable:-}" ] || options+=(--build-arg "$variable=${!variable}")
   done
-  "$ENGINE" "${options[@]}" --file "images/$name/Dockerfile" --tag "$PREFIX-$name:$TAG" \
-    --build-arg "GIT_SHA=$GIT_SHA" --build-arg "CREATED=$CREATED" "$@" . >&2
+  "$ENGINE" "${options[@]}" --file images/Dockerfile --target "$name" --tag "$PREFIX-$name:$TAG" \
+    --build-arg "BASE_IMAGE=$BASE" --build-arg "GIT_SHA=$GIT_SHA" --build-arg "CREATED=$CREATED" "${TORCH_OPTIONS[@]}" . >&2
   echo "$name: built in $((SECONDS - started)) s" >&2
 }
 
@@ -135,30 +134,25 @@ report() {
 ENGINE=$(engine)
 GIT_SHA=$(commit)
 TAG=${GIT_SHA:0:12}${GIT_SHA:40}
-CREATED=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+CREATED=$(TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ)
 BASE=$(base_image)
 fetch "$BASE"
-worker="$PREFIX-worker:$TAG"
-torch=${TORCH:-cuda}
-VALUES=
+case ${TORCH:=cuda} in
+  cuda) TORCH_OPTIONS=(--build-arg TORCH=cuda) ;;
+  cpu)
+    TORCH_OPTIONS=(--build-arg TORCH=cpu)
+    TORCH_OPTIONS+=(--build-arg "TORCH_INDEX=${TORCH_INDEX-https://download.pytorch.org/whl/cpu}")
+    ;;
+  *) fail "TORCH: expected cuda or cpu, got $TORCH" ;;
+esac
 targets=${*:-worker trainer}
 for target in $targets; do
   case $target in
-    worker) build worker --build-arg "BASE_IMAGE=$BASE" ;;
-    trainer)
-      case $torch in
-        cuda) build trainer --build-arg "WORKER_IMAGE=$worker" --build-arg TORCH=cuda ;;
-        cpu)
-          build trainer --build-arg "WORKER_IMAGE=$worker" --build-arg TORCH=cpu \
-            --build-arg "TORCH_INDEX=${TORCH_INDEX-https://download.pytorch.org/whl/cpu}"
-          ;;
-        *) fail "TORCH: expected cuda or cpu, got $torch" ;;
-      esac
-      ;;
-    e2e) build e2e --build-arg "WORKER_IMAGE=$worker" ;;
+    worker | trainer | e2e) build "$target" ;;
     *) fail "expected worker, trainer or e2e, got $target" ;;
   esac
 done
+VALUES=
 echo "engine $ENGINE, base $BASE, commit $GIT_SHA"
 for target in $targets; do
   report "$target"

@@ -1,7 +1,6 @@
-"""Write the build record of an image: which commit, which science code, which packages it holds.
+"""Write /opt/darkhaloscope/build.json, the build record of an image: its commit, its science code, its packages.
 
-Run inside the image's environment; prints the JSON that lies as /opt/darkhaloscope/build.json in the image. Ends with a
-message if a package differs from its pinned version, or if the code is not that of the image below.
+Run inside the image's environment by its build. Ends with a message if a package has not its pinned version.
 """
 
 import argparse
@@ -14,52 +13,45 @@ from pathlib import Path
 
 from pipeline.driver.provenance import code_version
 
-# Named by the caller: the build itself, and the product.
-_UNPINNED = {"darkhaloscope"}
+_FOLDER = Path("/opt/darkhaloscope")
+# The product itself has no pinned version.
+_PRODUCT = "darkhaloscope"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--git-sha", required=True, help="commit of the checkout, with -dirty where it was changed")
     parser.add_argument("--created", required=True, help="UTC time of the build, ISO 8601")
-    parser.add_argument("--constraints", required=True, type=Path, help="the pinned versions")
-    parser.add_argument("--same-code-as", type=Path, help="build.json of the image below, whose code must be this")
     arguments = parser.parse_args()
     if not re.fullmatch(r"[0-9a-f]{40}(-dirty)?", arguments.git_sha):
         sys.exit(f"GIT_SHA: expected 40 hexadecimal digits, perhaps with -dirty, got {arguments.git_sha!r}")
-    installed = {
-        re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower(): found.version for found in metadata.distributions()
-    }
-    _compare(installed, arguments.constraints)
+    installed = {_canonical(found.metadata["Name"]): found.version for found in metadata.distributions()}
+    wrong = differences(installed, (_FOLDER / "constraints.txt").read_text())
+    if wrong:
+        sys.exit("packages differ from constraints.txt:\n  " + "\n  ".join(wrong))
+    listing = "".join(f"{name}=={version}\n" for name, version in sorted(installed.items()))
     build = {
         "git_sha": arguments.git_sha,
         "code_version": code_version(),
         "created": arguments.created,
-        "packages_sha256": _sha256("".join(f"{name}=={version}\n" for name, version in sorted(installed.items()))),
+        "packages_sha256": hashlib.sha256(listing.encode()).hexdigest(),
     }
-    if arguments.same_code_as is not None:
-        below = json.loads(arguments.same_code_as.read_text())
-        for key in ("git_sha", "code_version"):
-            if build[key] != below[key]:
-                sys.exit(f"{key}: expected that of the image below, {below[key]}, got {build[key]}")
-    print(json.dumps(build, indent=1))
+    (_FOLDER / "build.json").write_text(json.dumps(build, indent=1) + "\n")
 
 
-def _compare(installed: dict[str, str], constraints: Path) -> None:
-    """End with a message unless every installed package has the version that the constraints pin."""
-    pinned = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", constraints.read_text(), re.MULTILINE))
-    pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pinned.items()}
-    wrong = [
+def differences(installed: dict[str, str], constraints: str) -> list[str]:
+    """Texts for packages whose version is not the pinned one; a build variant such as +cpu is no difference."""
+    lines = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", constraints, re.MULTILINE)
+    pinned = {_canonical(name): version for name, version in lines}
+    return [
         f"{name}: expected {pinned.get(name, 'a pinned version')}, got {version}"
         for name, version in sorted(installed.items())
-        if name not in _UNPINNED and pinned.get(name) not in (version, version.split("+")[0])
+        if name != _PRODUCT and pinned.get(name) not in {version, version.split("+")[0]}
     ]
-    if wrong:
-        sys.exit(f"packages differ from {constraints}:\n  " + "\n  ".join(wrong))
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 if __name__ == "__main__":

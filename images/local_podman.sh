@@ -1,12 +1,6 @@
 # shellcheck shell=bash
 # Sourced by images/test.sh: podman on a machine without registry, without systemd and with old or mixed cgroups.
 
-# Flags that make a container what the chart's pods are.
-readonly HARDENED=(
-  --network host --pull never --user 10001:10001 --read-only --read-only-tmpfs=false --cap-drop ALL
-  --security-opt no-new-privileges --tmpfs "/tmp:rw,mode=1777,size=4g"
-)
-
 # Debian packages, where they are not there yet.
 install_tools() {
   local missing=() tool

@@ -15,6 +15,11 @@ readonly NAME=dhs-image-test
 readonly PREFIX=localhost/darkhaloscope
 readonly BUCKET=darkhaloscope
 readonly PYTHON=${PYTHON:-.venv/bin/python}
+# Flags that make a container what the chart's pods are.
+readonly HARDENED=(
+  --network host --pull never --user 10001:10001 --read-only --read-only-tmpfs=false --cap-drop ALL
+  --security-opt no-new-privileges --tmpfs "/tmp:rw,mode=1777,size=4g"
+)
 readonly KEY=imagetest SECRET=imagetestsecret
 KEEP=
 [ "${1:-}" != --keep ] || KEEP=1
