@@ -14,7 +14,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install demo demo-real test lint types imports check bench lock docs chart clean
+.PHONY: install demo demo-real test lint types imports check bench lock docs chart image image-test clean
 
 install: $(STAMP)
 
@@ -67,6 +67,13 @@ docs: install
 
 chart: install
 	$(BIN)/python helm/check.py
+
+image:
+	images/build.sh
+
+# Root on Debian, half an hour of two cores the first time; not part of check. images/README.md
+image-test: install
+	PYTHON=$(BIN)/python images/test.sh
 
 clean:
 	rm -rf $(VENV) .tools runs data

@@ -34,9 +34,18 @@ step() {
 
 clean_up() {
   [ -z "$KEEP" ] || return 0
-  remove_pods "$WORK"
-  podman rm --force --time 5 "$NAME-s3" >/dev/null 2>&1 || true
+  remove_containers
   rm -rf "$WORK"
+}
+
+remove_containers() {
+  local pods volumes
+  mapfile -t pods < <(podman pod ls --quiet --filter "name=^$NAME-")
+  [ ${#pods[@]} = 0 ] || podman pod rm --force --time 20 "${pods[@]}" >/dev/null
+  mapfile -t volumes < <(podman volume ls --quiet --filter "name=^$NAME-")
+  [ ${#volumes[@]} = 0 ] || podman volume rm "${volumes[@]}" >/dev/null
+  podman secret inspect "$NAME-keys" >/dev/null 2>&1 && podman secret rm "$NAME-keys" >/dev/null
+  podman rm --force --ignore --time 5 "$NAME-s3" >/dev/null
 }
 
 start_s3() {
@@ -90,7 +99,7 @@ demo_config() {
 
 # A whole run in one container of the trainer image: run_demo CONFIG
 run_demo() {
-  in_image trainer dhs run "/etc/darkhaloscope/config/$1"
+  in_image trainer dhs run "/etc/darkhaloscope/config/$1" 2>&1 | tail -n 15
 }
 
 # Scheduler and workers as the chart renders them, as pods of podman: start_pods CONFIG
@@ -103,15 +112,6 @@ start_pods() {
   printf '{"AWS_ACCESS_KEY_ID": "%s", "AWS_SECRET_ACCESS_KEY": "%s"}' "$(printf %s "$KEY" | base64)" \
     "$(printf %s "$SECRET" | base64)" | podman secret create "$NAME-keys" - >/dev/null
   podman kube play --network host "$WORK/pods.yaml"
-}
-
-remove_pods() {
-  local pods
-  pods=$(podman pod ls --quiet --filter "name=^$NAME-")
-  # shellcheck disable=SC2086
-  [ -z "$pods" ] || podman pod rm --force --time 20 $pods >/dev/null
-  podman secret rm "$NAME-keys" >/dev/null 2>&1 || true
-  podman volume prune --force --filter "label=app.kubernetes.io/instance=$NAME" >/dev/null
 }
 
 # Ending the pods as a cluster does: SIGTERM, and dhs worker answers with 143.
@@ -152,6 +152,7 @@ fail() {
 install_tools
 configure_podman "$WORK"
 HELM=$(find_tool helm "$WORK")
+remove_containers
 trap clean_up EXIT
 mkdir -p "$WORK/configs"
 cp configs/demo.yaml "$WORK/configs/"
