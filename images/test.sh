@@ -151,7 +151,7 @@ fail() {
 
 install_tools
 configure_podman "$WORK"
-HELM=$(find_tool helm "$WORK")
+HELM=$(find_tool helm)
 remove_containers
 trap clean_up EXIT
 mkdir -p "$WORK/configs"

@@ -60,8 +60,8 @@ collect_artifacts() {
 
 check_tools() {
   local version minor
-  HELM=$(find_tool helm "$WORK")
-  KUBECTL=$(find_tool kubectl "$WORK")
+  HELM=$(find_tool helm)
+  KUBECTL=$(find_tool kubectl)
   "$PYTHON" -c 'import pipeline, dask_kubernetes' || fail "PYTHON=$PYTHON: run make install first"
   version=$("$KUBECTL" version --output json | "$PYTHON" -c '
 import json, sys
