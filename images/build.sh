@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the images of the product and print what the chart must be given.
+# Build the images of the product; print what the chart must be given and write it to build/image-values.yaml.
 #   images/build.sh [worker|trainer|e2e ...]       worker and trainer unless named
 # Environment, all optional:
 #   ENGINE        docker, podman or buildah; else the first of them that works
@@ -17,6 +17,7 @@ cd "$(dirname "$0")/.."
 
 readonly PREFIX=${IMAGE_PREFIX:-localhost/darkhaloscope}
 readonly BASE_FILE=images/base-image
+readonly VALUES_FILE=build/image-values.yaml
 readonly DEFAULT_BASE=docker.io/library/python:3.11-slim
 
 fail() {
@@ -118,17 +119,16 @@ push() {
   fi
 }
 
+# Say what an image is called, and note it for the chart.
 report() {
-  local name=$1 image="$PREFIX-$1:$TAG" digest
+  local name=$1 image="$PREFIX-$1:$TAG" exact
   printf '%s\n  id      %s\n' "$image" "$(image_id "$image")"
+  exact="tag: \"$TAG\""
   if [ "${PUSH:-}" = 1 ]; then
-    digest=$(push "$image")
-    printf '  digest  %s\n' "$digest"
-    digest=" --set image.$name.digest=$digest"
-  else
-    digest=" --set image.$name.tag=$TAG"
+    exact="digest: $(push "$image")"
+    printf '  %s\n' "$exact"
   fi
-  [ "$name" = e2e ] || VALUES+=" --set image.$name.repository=$PREFIX-$name$digest"
+  [ "$name" = e2e ] || printf '  %s: {repository: %s, %s}\n' "$name" "$PREFIX-$name" "$exact" >> "$VALUES_FILE"
 }
 
 ENGINE=$(engine)
@@ -152,10 +152,12 @@ for target in $targets; do
     *) fail "expected worker, trainer or e2e, got $target" ;;
   esac
 done
-VALUES=
+mkdir -p "$(dirname "$VALUES_FILE")"
+echo "image:" > "$VALUES_FILE"
 echo "engine $ENGINE, base $BASE, commit $GIT_SHA"
 for target in $targets; do
   report "$target"
 done
-[ -z "$VALUES" ] || echo "for helm and dhs submit:$VALUES"
+echo "for helm and dhs submit, --values $VALUES_FILE:"
+cat "$VALUES_FILE"
 [ "${PUSH:-}" = 1 ] || echo "nothing was pushed, so there is no digest: PUSH=1 IMAGE_PREFIX=REGISTRY/darkhaloscope $0"
