@@ -265,7 +265,7 @@ lose_a_worker() {
       --field-selector status.phase=Running --output 'jsonpath={.items[0].metadata.name}' 2>/dev/null || true)
     if [ -n "$worker" ]; then
       sleep 20
-      k delete pod "$worker" --wait=false
+      k delete pod "$worker" --wait=false --ignore-not-found
       return
     fi
     sleep 2
