@@ -2,7 +2,8 @@
 # Build all images and run the demo in them, as the cluster would: not root, read-only root, no capabilities, S3.
 # Needs root on Debian and the network (`make image-test`); docs/cluster.md says how long each step takes.
 #   images/test.sh [--keep]        --keep leaves containers and the S3 data for a look
-# Environment: BASE_IMAGE and what images/build.sh reads; WORK, a folder with 3 GB of space.
+# Environment: BASE_IMAGE and what images/build.sh reads; WORK, a folder with 3 GB of space; RUNS, which demos:
+# "container pods" (default), the first in one container, the second on scheduler and workers of the rendered chart.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=images/local_podman.sh
@@ -167,14 +168,18 @@ S3_PORT=$(free_port)
 ENDPOINT=http://127.0.0.1:$S3_PORT
 step "start S3" start_s3
 step "synthetic survey to S3" make_survey
-demo_config demo > "$WORK/configs/one.yaml"
-step "demo in one container" run_demo one.yaml
-step "verify it" verify demo
-assert_outputs demo
-demo_config pods --set cluster.kind=address --set cluster.address=tcp://127.0.0.1:8786 > "$WORK/configs/pods.yaml"
-step "scheduler and workers of the chart as pods" start_pods pods.yaml
-step "demo on the pods" run_demo pods.yaml
-step "verify it" verify pods
-assert_outputs pods
-step "stop the workers" stop_pods
+for run in ${RUNS:-container pods}; do
+  case $run in
+    container) demo_config container > "$WORK/configs/container.yaml" ;;
+    pods)
+      demo_config pods --set cluster.kind=address --set cluster.address=tcp://127.0.0.1:8786 > "$WORK/configs/pods.yaml"
+      step "scheduler and workers of the chart as pods" start_pods pods.yaml
+      ;;
+    *) fail "RUNS: expected container or pods, got $run" ;;
+  esac
+  step "demo, $run" run_demo "$run.yaml"
+  step "dhs verify, $run" verify "$run"
+  step "outputs, $run" assert_outputs "$run"
+done
+[[ " ${RUNS:-container pods} " != *" pods "* ]] || step "end the workers" stop_pods
 echo "image-test passed in $SECONDS s"

@@ -27,7 +27,7 @@ source tests/k8s/e2e_steps.sh
 
 readonly MODES=${MODES:-kubernetes deployment}
 readonly NAMESPACE=${NAMESPACE:-darkhaloscope-e2e}
-readonly OPERATOR_NAMESPACE=dask-operator OPERATOR=e2e-dask-operator
+readonly OPERATOR_NAMESPACE=dask-operator OPERATOR=e2e-dask-operator MADE_HERE=darkhaloscope/e2e=made
 readonly E2E_IMAGE=${E2E_IMAGE:-}
 readonly OPERATOR_IMAGE=${OPERATOR_IMAGE:-$E2E_IMAGE}
 readonly S3_REGION=${S3_REGION:-us-east-2}

@@ -111,25 +111,31 @@ root = pathlib.Path(dask_kubernetes.__file__).parent
 print(root / "operator/deployment/helm/dask-kubernetes-operator")'
 }
 
-# The chart of the pinned dask-kubernetes, unless somebody's operator is there already.
+# The chart of the pinned dask-kubernetes for this namespace alone, unless somebody's operator watches it already.
 install_operator() {
-  local chart
-  if "$KUBECTL" get crd daskclusters.kubernetes.dask.org >/dev/null 2>&1 \
-    && ! "$HELM" status "$OPERATOR" --namespace "$OPERATOR_NAMESPACE" >/dev/null 2>&1 \
-    && [ -n "$(running_operators)" ]; then
-    say "an operator runs already; it is used and left: $(running_operators)"
+  local chart others
+  others=$(operators_that_watch)
+  if [ -n "$others" ]; then
+    say "an operator watches $NAMESPACE already; it is used and left: $others"
     return
   fi
   chart=$(operator_chart)
-  "$KUBECTL" apply --server-side --filename "$chart/crds"
+  if ! "$KUBECTL" get crd daskclusters.kubernetes.dask.org >/dev/null 2>&1; then
+    "$KUBECTL" apply --server-side --filename "$chart/crds"
+    "$KUBECTL" label --filename "$chart/crds" --overwrite "$MADE_HERE"
+  fi
   "$HELM" upgrade --install "$OPERATOR" "$chart" --namespace "$OPERATOR_NAMESPACE" --create-namespace --skip-crds \
     --values tests/k8s/values-operator.yaml --set-string "image.name=$(operator_name)" \
-    --set-string "image.tag=$(operator_tag)" --set "image.pullPolicy=$PULL_POLICY" --wait --timeout 5m
+    --set-string "image.tag=$(operator_tag)" --set "image.pullPolicy=$PULL_POLICY" \
+    --set-string "kopfArgs={--namespace=$NAMESPACE}" --wait --timeout 5m
 }
 
-running_operators() {
-  "$KUBECTL" get deployments --all-namespaces --selector app.kubernetes.io/name=dask-kubernetes-operator \
-    --output 'jsonpath={range .items[?(@.status.readyReplicas)]}{.metadata.namespace}/{.metadata.name} {end}'
+# Operators of others that serve this namespace, as NAMESPACE/NAME.
+operators_that_watch() {
+  "$KUBECTL" get deployments --all-namespaces --selector app.kubernetes.io/name=dask-kubernetes-operator --output \
+    'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name} {.spec.template.spec.containers[0].args}{"\n"}{end}' \
+    | awk -v own="$OPERATOR_NAMESPACE/$OPERATOR-" -v here="--namespace=$NAMESPACE\"" \
+      'index($1, own) != 1 && (index($0, "--all-namespaces") || index($0, here)) { print $1 }'
 }
 
 # Its chart joins name and tag with a colon, so a digest is split at its own.
@@ -360,7 +366,6 @@ remove_rest() {
   "$KUBECTL" delete namespace "$NAMESPACE" --wait --timeout 300s
   if "$HELM" status "$OPERATOR" --namespace "$OPERATOR_NAMESPACE" >/dev/null 2>&1; then
     "$HELM" uninstall "$OPERATOR" --namespace "$OPERATOR_NAMESPACE" --wait --timeout 5m
-    "$KUBECTL" delete --filename "$(operator_chart)/crds" --ignore-not-found --timeout 120s
-    "$KUBECTL" delete namespace "$OPERATOR_NAMESPACE" --ignore-not-found --wait --timeout 300s
   fi
+  "$KUBECTL" delete crd --selector "$MADE_HERE" --timeout 120s
 }

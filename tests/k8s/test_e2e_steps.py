@@ -87,6 +87,16 @@ def test_what_is_left_is_an_error_and_so_is_not_knowing(kubectl: dict[str, str])
     assert steps("wait_until_gone release 1 remains run", **kubectl).returncode == 0
 
 
+def test_an_operator_of_another_namespace_is_not_counted_on(kubectl: dict[str, str]) -> None:
+    """The namespace itself or all of them; the operator that the test installed earlier is not somebody's."""
+    Path(kubectl["ANSWER"]).write_text(
+        'ops/all ["--liveness=x","--all-namespaces"]\nops/here ["--namespace=test"]\nops/other ["--namespace=tests"]\n'
+        'dask-operator/e2e-dask-operator-x ["--namespace=test"]\n'
+    )
+    names = {"OPERATOR_NAMESPACE": "dask-operator", "OPERATOR": "e2e-dask-operator"}
+    assert steps("operators_that_watch", **kubectl, **names).stdout.split() == ["ops/all", "ops/here"]
+
+
 @pytest.mark.parametrize("missing", ["WORKER_IMAGE", "TRAINER_IMAGE", "OPERATOR_IMAGE"])
 def test_every_image_must_be_named(missing: str) -> None:
     images = dict.fromkeys(("WORKER_IMAGE", "TRAINER_IMAGE", "OPERATOR_IMAGE", "E2E_IMAGE"), "name:tag")
