@@ -23,6 +23,7 @@ from pipeline.commands.migrate_config import migrate_config_command
 from pipeline.commands.plan import plan_command
 from pipeline.commands.render import render_command
 from pipeline.commands.sample import app as sample_app
+from pipeline.commands.worker import worker_command
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.errors import ClusterError, ConfigError, PipelineError
@@ -64,6 +65,7 @@ app.command("export")(export_command)
 app.command("import")(import_command)
 app.command("completeness")(completeness_command)
 app.command("compact")(compact_command)
+app.command("worker")(worker_command)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/demo.yaml")]
 RunUrl = Annotated[str, typer.Argument(metavar="RUN", help="folder of a run, local or s3://")]

@@ -74,7 +74,7 @@ class OperatorStandIn:
     def _make(self, cluster: Object) -> None:
         name = cluster["metadata"]["name"]
         if self.folder is not None:
-            args = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+            args = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1"]
             args += ["--port", str(self.port), "--no-dashboard", "--no-show"]
             self._start(f"{name}-scheduler", args, {})
         self._pod(cluster, f"{name}-scheduler", "scheduler")
@@ -101,7 +101,7 @@ class OperatorStandIn:
             if self.folder is not None:
                 address = f"tcp://127.0.0.1:{self.port}"
                 variables = {"DASK_SCHEDULER_ADDRESS": address, "DASK_WORKER_NAME": name}
-                self._start(name, [sys.executable, "-m", "pipeline.cli", "worker"], variables)
+                self._start(name, [sys.executable, "-m", "pipeline.entry", "worker"], variables)
             self._pod(cluster, name, "worker")
         for name in present[wanted:]:
             self.server.remove("pods", name)

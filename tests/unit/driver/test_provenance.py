@@ -24,7 +24,7 @@ def test_environment_names_what_decides_numbers() -> None:
 
 
 def test_image_knows_its_commit_from_its_build_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a checkout the commit is that of the image's build file, unknown without one; a broken one is an error."""
+    """Without a checkout the commit is that of the build file, unknown without one; a broken file is an error."""
     monkeypatch.setattr(pipeline, "__file__", str(tmp_path / "site-packages" / "pipeline" / "__init__.py"))
     monkeypatch.setenv("DHS_BUILD_FILE", str(tmp_path / "build.json"))
     assert git_sha() == "unknown"
