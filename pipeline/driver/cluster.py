@@ -91,6 +91,11 @@ class Cluster:
                 self._lonely_since = None
                 return
 
+    def rest(self) -> None:
+        """Give workers on Kubernetes back until they are next used; others cost nothing while they wait."""
+        if self._section.on_kubernetes:
+            self.close()
+
     def close(self) -> None:
         """Disconnect, and give back what this object started; a scheduler that is gone is no error."""
         try:
@@ -105,6 +110,7 @@ class Cluster:
                 self._site.close()
         except CLUSTER_FAILURES as error:
             logger.warning("the cluster did not close", extra={"fields": {"reason": repr(error)}})
+        self._client, self._site = None, None
 
     def _connect(self) -> Client:
         section = self._section

@@ -97,11 +97,20 @@ class KubeApi:
         policy = json.dumps({"propagationPolicy": "Background"})
         self._json("DELETE", resource, name, content=policy, absent=True)
 
-    def log(self, pod: str, container: str, previous: bool = False, since_s: float | None = None) -> str:
-        """What a container wrote; empty if it never started."""
-        params = {"container": container, "previous": str(previous).lower()}
-        if since_s is not None:
-            params["sinceSeconds"] = str(max(int(since_s), 1))
+    def log(
+        self,
+        pod: str,
+        container: str,
+        *,
+        previous: bool = False,
+        since_time: str | None = None,
+        timestamps: bool = False,
+    ) -> str:
+        """What a container wrote; empty if it never started. `previous`: the container before the last restart."""
+        flags = {"previous": previous, "timestamps": timestamps}
+        params = {"container": container, **{name: "true" for name, value in flags.items() if value}}
+        if since_time is not None:
+            params["sinceTime"] = since_time
         return self._request("GET", "pods", f"{pod}/log", params=params, accepted=(200, 400, 404)) or ""
 
     def allowed(self, verb: str, resource: str, subresource: str = "", name: str = "") -> bool:

@@ -1,4 +1,4 @@
-"""Programs of the training package: processes of their own that are waited for, with their exit codes as errors."""
+"""Programs of the training package: waited for as a process or a Kubernetes Job, with their exit codes as errors."""
 
 from __future__ import annotations
 
@@ -6,27 +6,45 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import ConfigError, PipelineError, VerificationError
+from pipeline.driver.kube_job import run_program_job
+
+# A container that a signal ended reports 128 plus its number.
+_FIRST_SIGNAL_CODE = 129
 
 
 def run_program(config: RunConfig, module: str, *options: str) -> None:
     """Run a program of the training package and wait for it.
 
+    On Kubernetes it is a Job with GPUs; elsewhere a process of this machine.
+
     Args:
-        config: handed over as `--config` in a temporary file; bounds the time.
+        config: handed over as `--config` in a file of its own; bounds the time.
         module: what `python -m` runs, such as `pipeline.training`.
         options: its other options.
 
     Raises:
         ConfigError: torch is not installed, or the program refused its configuration or data.
         VerificationError: its results do not verify, or it ended with an unknown code.
+        ClusterError: its Job did not start or was lost; quotes Kubernetes.
         PipelineError: it failed for reasons outside the data, or ran longer than `training.timeout_s`.
     """
+    run = run_program_job if config.cluster.on_kubernetes else _run_process
+    code = run(config, module, options)
+    if code:
+        kinds: dict[int, type[PipelineError]] = {2: ConfigError, 3: VerificationError}
+        is_outside = code < 0 or code >= _FIRST_SIGNAL_CODE or code == PipelineError.exit_code
+        kind = kinds.get(code, PipelineError if is_outside else VerificationError)
+        raise kind(f"{module} failed with exit code {code}; its messages are above")
+
+
+def _run_process(config: RunConfig, module: str, options: Sequence[str]) -> int:
     if importlib.util.find_spec("torch") is None:
         raise ConfigError(f"{module} needs torch: install darkhaloscope with its extra train")
     with tempfile.TemporaryDirectory() as folder:
@@ -34,10 +52,6 @@ def run_program(config: RunConfig, module: str, *options: str) -> None:
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
         command = [sys.executable, "-m", module, "--config", str(path), *options]
         try:
-            code = subprocess.run(command, timeout=config.training.timeout_s, check=False).returncode
+            return subprocess.run(command, timeout=config.training.timeout_s, check=False).returncode
         except subprocess.TimeoutExpired as error:
             raise PipelineError(f"{module} did not finish within {config.training.timeout_s:g} s") from error
-    if code:
-        kinds: dict[int, type[PipelineError]] = {2: ConfigError, 3: VerificationError}
-        unexpected = PipelineError if code < 0 or code == PipelineError.exit_code else VerificationError
-        raise kinds.get(code, unexpected)(f"{module} failed with exit code {code}; its messages are above")

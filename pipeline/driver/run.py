@@ -86,6 +86,7 @@ def make_products(context: RunContext, only: str | None = None) -> None:
     if only in (None, "gates"):
         check_gates(context)
     if only in (None, "train"):
+        context.cluster.rest()
         run_training_job(context)
     if only in (None, "evaluate"):
         run_evaluation(context)

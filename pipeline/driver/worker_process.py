@@ -42,7 +42,7 @@ class WorkerSettings:
         scheduler: its address.
         name: what the scheduler calls this worker; None for its address.
         threads: tasks at the same time.
-        pod_memory: memory limit of the pod, such as 4Gi; the worker takes `MEMORY_FRACTION` of it. None: of the machine.
+        pod_memory: memory limit of the pod, such as 4Gi; the worker takes `MEMORY_FRACTION` of it. None: all there is.
         folder: where results spill.
         space: size of that folder, such as 8Gi; None for no limit.
         scheduler_timeout_s: how long a scheduler that is not there is waited for.

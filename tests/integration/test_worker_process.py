@@ -65,7 +65,7 @@ def test_end_of_a_worker_has_its_exit_code(
     first = work(start, address, "first")
     with Client(address, timeout=60) as client:
         client.wait_for_workers(1, timeout=240)
-        made_by_first = client.submit(lambda: os.getpid(), pure=False)
+        made_by_first = client.submit(os.getpid, pure=False)
         pid = made_by_first.result(timeout=60)
         second = work(start, address, "second")
         client.wait_for_workers(2, timeout=240)

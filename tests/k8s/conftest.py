@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,8 +88,6 @@ def api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiS
         )
         assert job["metadata"]["uid"] == "job-uid"
         yield server
-        # kr8s leaves sockets open; they are collected here, where a warning of theirs fails no other test.
-        gc.collect()
 
 
 @pytest.fixture
