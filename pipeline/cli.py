@@ -21,6 +21,7 @@ from pipeline.commands.gates import gates_command
 from pipeline.commands.manifest import app as manifest_app
 from pipeline.commands.migrate_config import migrate_config_command
 from pipeline.commands.plan import plan_command
+from pipeline.commands.preflight import preflight_command
 from pipeline.commands.render import render_command
 from pipeline.commands.sample import app as sample_app
 from pipeline.commands.worker import worker_command
@@ -65,6 +66,7 @@ app.command("export")(export_command)
 app.command("import")(import_command)
 app.command("completeness")(completeness_command)
 app.command("compact")(compact_command)
+app.command("preflight")(preflight_command)
 app.command("worker")(worker_command)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/demo.yaml")]

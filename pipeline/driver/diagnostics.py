@@ -12,6 +12,7 @@ from distributed.comm.core import CommClosedError
 
 from pipeline.contracts.errors import PipelineError
 from pipeline.driver.cubes import RunContext
+from pipeline.driver.kube_diagnostics import save_release_diagnostics
 from pipeline.report.page import write_report
 from pipeline.storage.runs import utc_now
 
@@ -24,11 +25,11 @@ def failures_recorded(context: RunContext) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        try:
-            _save(context, error)
-            write_report(context.layout)
-        except PipelineError as second:
-            logger.warning("diagnostics are incomplete", extra={"fields": {"reason": str(second)}})
+        for step in (_save, _save_release, _write_report):
+            try:
+                step(context, error)
+            except PipelineError as second:
+                logger.warning("diagnostics are incomplete", extra={"fields": {"reason": str(second)}})
         raise
 
 
@@ -42,6 +43,21 @@ def _save(context: RunContext, error: BaseException) -> None:
         state="failed",
         error={"type": type(error).__name__, "message": str(error), "exit_code": code, "time_utc": utc_now()},
     )
+
+
+def _save_release(context: RunContext, error: BaseException) -> None:
+    section = context.config.cluster
+    if not section.on_kubernetes:
+        return
+    problems = save_release_diagnostics(section, context.layout.diagnostics)
+    cause = problems[0] if problems else f"{type(error).__name__}: {error}"
+    fields = {"cause": cause, "diagnostics": context.layout.diagnostics.url}
+    logger.error("first root cause", extra={"fields": fields})
+    context.record.update(kubernetes_problems=problems)
+
+
+def _write_report(context: RunContext, _: BaseException) -> None:
+    write_report(context.layout)
 
 
 def _cluster_logs(client: Client) -> str:

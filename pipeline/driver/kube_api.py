@@ -54,7 +54,7 @@ class KubeApi:
         self._stack = ExitStack()
         self._portal = self._stack.enter_context(start_blocking_portal())
         try:
-            self._api = self._portal.call(self._open)
+            self._api = self._opened()
         except BaseException:
             self._stack.close()
             raise
@@ -76,7 +76,8 @@ class KubeApi:
 
     def find(self, resource: str, name: str) -> Object | None:
         """An object, or None where there is none."""
-        return self._json("GET", resource, name, absent=True)
+        found: Object | None = self._json("GET", resource, name, absent=True)
+        return found
 
     def listed(self, resource: str, selector: str = "") -> list[Object]:
         """The objects of a kind, those with matching labels only if a selector is given."""
@@ -85,12 +86,14 @@ class KubeApi:
 
     def create(self, resource: str, content: Mapping[str, Any]) -> Object:
         """Create an object; returns it as stored."""
-        return self._json("POST", resource, content=json.dumps(content), patient=False)
+        stored: Object = self._json("POST", resource, content=json.dumps(content), patient=False)
+        return stored
 
     def patch(self, resource: str, name: str, content: Mapping[str, Any], subresource: str = "") -> Object:
         """Merge fields into an object; returns it as stored."""
         path = f"{name}/{subresource}" if subresource else name
-        return self._json("PATCH", resource, path, content=json.dumps(content), headers=_MERGE_PATCH)
+        stored: Object = self._json("PATCH", resource, path, content=json.dumps(content), headers=_MERGE_PATCH)
+        return stored
 
     def delete(self, resource: str, name: str) -> None:
         """Delete an object and, in the background, what it owns; nothing happens if it is not there."""
@@ -135,6 +138,18 @@ class KubeApi:
         version = RESOURCES[resource]
         found = self._json("GET", "", version, base="/api" if version == "v1" else "/apis", absent=True)
         return found is not None and any(entry["name"] == resource for entry in found["resources"])
+
+    def _opened(self) -> Any:
+        wait, until = _FIRST_WAIT_S, time.monotonic() + self._patience_s
+        while True:
+            try:
+                return self._portal.call(self._open)
+            except ClusterError as error:
+                if time.monotonic() + wait > until:
+                    raise
+                logger.warning("the API server did not answer", extra={"fields": {"reason": str(error)[:200]}})
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_S)
 
     async def _hang_up(self) -> None:
         # kr8s has no way of closing its session.

@@ -56,7 +56,8 @@ class Release:
         objects = Path(section.objects or OBJECTS_FOLDER)
         if section.kind == "kubernetes" and not objects.is_dir():
             raise ConfigError(f"cluster.objects: {objects} is no folder; the chart mounts its object templates there")
-        return cls(*values.values(), objects)
+        namespace, name, fullname, job, pod = (values[variable] for variable in _VARIABLES)
+        return cls(namespace, name, fullname, job, pod, objects)
 
     @property
     def selector(self) -> str:

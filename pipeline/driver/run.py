@@ -17,6 +17,7 @@ from pipeline.driver.evaluation_job import run_evaluation
 from pipeline.driver.gating import check_gates
 from pipeline.driver.network_gating import check_network_gates
 from pipeline.driver.plan import Plan, check_rows, make_plan
+from pipeline.driver.preflight import demand_preflight
 from pipeline.driver.provenance import environment
 from pipeline.driver.training_job import run_training_job
 from pipeline.report.page import write_report
@@ -45,6 +46,7 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
         PipelineError: see `contracts.errors`; the reason is in the run record and its diagnostics.
     """
     check_waivers(config)
+    demand_preflight(config)
     check_bricks_root(config)
     config = limited(config, limit_shards)
     layout = RunLayout.of(config.run)

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import dask
 from distributed import Nanny
-from distributed.comm import connect
-from distributed.comm.core import CommClosedError
+from distributed.comm.core import CommClosedError, connect
 
 from pipeline.contracts.cluster_config import parse_bytes
 from pipeline.contracts.errors import ClusterError, ConfigError
