@@ -100,7 +100,12 @@ class OperatorStandIn:
             name = f"{group['metadata']['name']}-worker-{number}"
             if self.folder is not None:
                 address = f"tcp://127.0.0.1:{self.port}"
-                variables = {"DASK_SCHEDULER_ADDRESS": address, "DASK_WORKER_NAME": name}
+                space = str(self.folder / "space")
+                variables = {
+                    "DASK_SCHEDULER_ADDRESS": address,
+                    "DASK_WORKER_NAME": name,
+                    "DASK_TEMPORARY_DIRECTORY": space,
+                }
                 self._start(name, [sys.executable, "-m", "pipeline.entry", "worker"], variables)
             self._pod(cluster, name, "worker")
         for name in present[wanted:]:
