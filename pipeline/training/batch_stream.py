@@ -43,12 +43,18 @@ class BatchStream:
         split: whose examples are meant.
         batches: examples of every batch; may be empty.
         section: threads, buffers and fetches.
+        spare: buffers of earlier streams; those that fit are used, and all are left there at the end.
     """
 
     def __init__(
-        self, reader: ShardReader, split: str, batches: Sequence[NDArray[np.int64]], section: FeedSection
+        self,
+        reader: ShardReader,
+        split: str,
+        batches: Sequence[NDArray[np.int64]],
+        section: FeedSection,
+        spare: list[Tensor],
     ) -> None:
-        self._reader, self._batches, self._section = reader, batches, section
+        self._reader, self._batches, self._section, self._spare = reader, batches, section, spare
         self._row, self._label = reader.examples[split]
         self._address = np.zeros(self._row.size, np.int64)
         self._pinned = section.pinned and torch.cuda.is_available()
@@ -58,9 +64,8 @@ class BatchStream:
         batches, section = self._batches, self._section
         use = shard_use(batches, self._row // self._reader.cube.shard_samples)
         opening, closing = deque(zip(use.first.tolist(), use.shard.tolist(), strict=True)), self._closing(use)
-        free: deque[tuple[Tensor, torch.cuda.Event | None]] = deque(
-            (self._buffer(), None) for _ in range(min(section.prefetch_batches, len(batches)) + 1)
-        )
+        buffers = [self._buffer() for _ in range(min(section.prefetch_batches, len(batches)) + 1)]
+        free: deque[tuple[Tensor, torch.cuda.Event | None]] = deque((buffer, None) for buffer in buffers)
         filling: deque[tuple[Tensor, Future[None]]] = deque()
         fetched: deque[tuple[int, Future[None]]] = deque()
         submitted = 0
@@ -86,6 +91,9 @@ class BatchStream:
             finally:
                 for future in (*(future for _, future in fetched), *(work for _, work in filling)):
                     future.cancel()
+                if self._pinned:
+                    torch.cuda.current_stream().synchronize()
+        self._spare.extend(buffers)
 
     def _closing(self, use: ShardUse) -> deque[tuple[int, int]]:
         order = np.argsort(use.last, kind="stable")
@@ -114,8 +122,13 @@ class BatchStream:
             gather_stamps(self._address, chosen, buffer.numpy()[: chosen.size])
 
     def _buffer(self) -> Tensor:
-        largest = max((chosen.size for chosen in self._batches), default=0)
-        return torch.empty((largest, *self._reader.layout.stamp_shape), pin_memory=self._pinned)
+        shape = (max((chosen.size for chosen in self._batches), default=0), *self._reader.layout.stamp_shape)
+        while self._spare:
+            buffer = self._spare.pop()
+            if buffer.shape == shape:
+                return buffer
+        # numpy asks for huge pages, torch does not.
+        return torch.empty(shape, pin_memory=True) if self._pinned else torch.from_numpy(np.empty(shape, np.float32))
 
     def _event(self) -> torch.cuda.Event | None:
         """What the consumer's stream has to have reached before its buffer may be overwritten."""

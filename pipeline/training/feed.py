@@ -86,6 +86,7 @@ class SplitFeed:
         self.stamp_shape = reader.layout.stamp_shape
         self._reader, self._section = reader, section
         self._shard = self.row // reader.cube.shard_samples
+        self._spare: list[Tensor] = []
 
     def __len__(self) -> int:
         return len(self.label)
@@ -158,7 +159,7 @@ class SplitFeed:
         parts = [order[start : start + batch_size] for start in range(start_batch * batch_size, len(self), batch_size)]
         mine = [part[slice(*batch_share(part.size, rank, world, together))] for part in parts]
         self._require_memory(window)
-        stream = BatchStream(self._reader, self.split, mine, self._section)
+        stream = BatchStream(self._reader, self.split, mine, self._section, self._spare)
         return (
             Batch(
                 stamps=stamps,

@@ -14,6 +14,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+import pipeline.kernels  # noqa: F401 - chooses the folder of compiled code
+
 _PIXEL_BYTES = 4
 # Every bit of the exponent: infinite or not a number.
 _NOT_FINITE = 0x7F800000
@@ -49,7 +51,7 @@ _pixel_pointer: Any = intrinsic(_emit_pixel_pointer)
 _carray: Any = getattr(numba, "carray")  # noqa: B009 - numba does not export it
 
 
-@njit(nogil=True)
+@njit(cache=True, nogil=True)
 def gather_stamps(address: NDArray[np.int64], chosen: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     """Copy stamps, in order.
 
@@ -64,7 +66,7 @@ def gather_stamps(address: NDArray[np.int64], chosen: NDArray[np.int64], out: ND
         _copy_bytes(target + number * stamp_bytes, address[chosen[number]], stamp_bytes)
 
 
-@njit(nogil=True)
+@njit(cache=True, nogil=True)
 def count_not_finite(address: NDArray[np.int64], n_pixels: int) -> int:
     """Number of stamps that hold a pixel which is infinite or not a number.
 
