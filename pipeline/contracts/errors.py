@@ -8,6 +8,7 @@ PipelineError
 |   `-- GateError          3   a gate failed, errored or had too few samples
 |-- StorageError          75   a read or write failed for reasons outside the data; retriable
 |-- ClusterError          75   workers or scheduler were lost; retriable
+|-- StoppedError          75   the program was told to end; started again it goes on where it was
 `-- BrickError                 one brick cannot be used; becomes a recorded reject reason
     |-- BrickMissingError      a file of the brick does not exist
     `-- BrickCorruptError      a file of the brick exists and cannot be decoded
@@ -54,6 +55,10 @@ class StorageError(PipelineError):
 
 class ClusterError(PipelineError):
     """Workers or scheduler were lost."""
+
+
+class StoppedError(PipelineError):
+    """The program was told to end; started again it goes on where it was."""
 
 
 class BrickError(PipelineError):

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.contracts.feed_config import FeedSection
+from pipeline.contracts.network_config import (
+    AugmentSection,
+    LossSection,
+    NetworkSection,
+    OptimiserSection,
+    ScheduleSection,
+    StoppingSection,
+)
 from pipeline.contracts.priors import Fraction, Positive, Section
 
 
@@ -85,11 +95,39 @@ class TrainingSection(Section):
 
     enabled: bool = True
     epochs: Annotated[int, Field(ge=1, le=10_000)]
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = Field(
+        default=64, description="examples of one step, over all processes together"
+    )
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
-    base_channels: Annotated[int, Field(ge=4, le=256)] = 16
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    feed: FeedSection = FeedSection()
+    network: NetworkSection = NetworkSection()
+    loss: LossSection = LossSection()
+    optimiser: OptimiserSection = OptimiserSection()
+    schedule: ScheduleSection = ScheduleSection()
+    augment: AugmentSection = AugmentSection()
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        default=None, description="validate and keep an exponential moving average of the weights; null does not"
+    )
+    select_by: Literal["val_auc", "val_loss", "val_tpr_at_fpr_0.01", "val_tpr_at_fpr_0.001"] = Field(
+        default="val_auc", description="the epoch that is best in this is kept"
+    )
+    early_stopping: StoppingSection | None = Field(default=None, description="null trains every epoch")
+    amp: Literal["auto", "bf16", "off"] = Field(
+        default="auto", description="bfloat16 in training: auto on GPUs that have it; scores are always float32"
+    )
+    compile: bool = Field(default=False, description="torch.compile the network; needs a C++ compiler on a CPU")
+    deterministic: bool = Field(default=True, description="deterministic algorithms only, a little slower on a GPU")
+    processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="on this machine, one per GPU or CPU share; torchrun decides if it started the program"
+    )
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(default=1, description="of each process")
+    embedded_examples: Annotated[int, Field(ge=0)] = Field(
+        default=5_000, description="examples of the test split whose embeddings are stored"
+    )
+    gallery_examples: Annotated[int, Field(ge=1, le=200)] = Field(
+        default=12, description="stamps of each class kept of those that the network is most wrong about"
+    )
     centre_degradation: CentreDegradation | None = Field(default=None, description="null shows every stamp as it is")
     preprocess: PreprocessSection = PreprocessSection()
     timeout_s: Positive = 86_400.0
@@ -108,4 +146,6 @@ class TrainingSection(Section):
 
     def identity_sha256(self) -> str:
         """Hash of what decides the trained weights."""
-        return hashlib.sha256(self.model_dump_json(exclude={"enabled", "timeout_s"}).encode()).hexdigest()
+        apart = {"enabled", "timeout_s", "embedded_examples", "gallery_examples", "feed"}
+        decisive = {**self.model_dump(mode="json", exclude=apart), "feed": self.feed.deciding()}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -67,7 +67,7 @@ def run_anchor_recall(context: RunContext) -> None:
     run_program(
         config,
         "pipeline.training.score_cutouts",
-        *("--checkpoint", layout.training.join("checkpoint.pt").url),
+        *("--checkpoint", layout.checkpoint.url),
         *("--cube", layout.cube(ANCHOR_CUBE).url),
         *("--out", scores.url),
     )
@@ -130,7 +130,7 @@ def _identity(layout: RunLayout) -> dict[str, Any]:
     """What the recall follows from: checkpoint, thresholds, tiers and stamps."""
     marker = evaluation_folder(layout.root).join(EVALUATION_MARKER)
     made_from = {
-        "checkpoint": layout.training.join("checkpoint.pt"),
+        "checkpoint": layout.checkpoint,
         "evaluation": marker,
         "tiers": layout.anchors.join("measured.parquet"),
         "plan": layout.anchors.join("plan.json"),

@@ -179,7 +179,7 @@ def _verify_cube(layout: RunLayout, cube: str, config: RunConfig, plan: dict[str
 
 def _verify_probes(layout: RunLayout, config: RunConfig) -> dict[str, int]:
     """Probes of the run's network against their hashes; how many stamps were scored and embedded."""
-    checkpoint = layout.training.join("checkpoint.pt")
+    checkpoint = layout.checkpoint
     try:
         identity = probe_identity(config, layout, checkpoint)
     except ContractError as error:

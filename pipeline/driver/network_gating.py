@@ -28,7 +28,7 @@ def check_network_gates(context: RunContext) -> None:
     config, record = context.config, context.record
     if not config.training.enabled:
         return
-    checkpoint = context.layout.training.join("checkpoint.pt")
+    checkpoint = context.layout.checkpoint
     if not checkpoint.exists():
         raise VerificationError(f"{checkpoint.url}: no network was trained; run the stage train first")
     identity = _identity(context)
@@ -67,7 +67,7 @@ def _passed(context: RunContext, identity: str) -> bool:
 
 
 def _identity(context: RunContext) -> str:
-    checkpoint = context.layout.training.join("checkpoint.pt")
+    checkpoint = context.layout.checkpoint
     probes = probe_identity(context.config, context.layout, checkpoint)
     content = f"{sorted(probes.items())} {context.config.sha256('gates')} {','.join(NETWORK_GATE_NAMES)}"
     return hashlib.sha256(content.encode()).hexdigest()

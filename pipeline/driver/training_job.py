@@ -11,11 +11,15 @@ from pipeline.driver.cubes import RunContext
 from pipeline.driver.gating import gates_passed
 from pipeline.driver.programs import run_program
 from pipeline.storage.cube import open_cube
+from pipeline.storage.locations import CHECKPOINT_FILE
 from pipeline.storage.runs import read_json
 
 logger = logging.getLogger("pipeline.driver")
 
-OUTPUTS = ("checkpoint.pt", "history.json", "metrics.json", "scores.parquet", "scores_val.parquet", "_SUCCESS")
+OUTPUTS = (
+    CHECKPOINT_FILE, "history.json", "history.parquet", "metrics.json", "scores.parquet", "scores_val.parquet",
+    "confusion.npz", "_SUCCESS",
+)  # fmt: skip
 
 
 def run_training_job(context: RunContext) -> None:

@@ -177,6 +177,9 @@ class Location:
         }
 
 
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
 @dataclass(frozen=True)
 class RunLayout:
     """Every location of one run, below `root`/`name`; its cutouts may be those of another run."""
@@ -233,6 +236,11 @@ class RunLayout:
     def training(self) -> Location:
         """Checkpoint, history, scores."""
         return self.root.join("training")
+
+    @property
+    def checkpoint(self) -> Location:
+        """The trained network."""
+        return self.training.join(CHECKPOINT_FILE)
 
     @property
     def anchors(self) -> Location:

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.contracts.training_config import CentreDegradation, TrainingSection
+from pipeline.training.keyed_random import PURPOSE_CENTRE, PURPOSE_CENTRE_NOISE, keyed_normals, keyed_uniforms
 from pipeline.training.preprocess import stamp_radius
 
-DEGRADE_PURPOSE = 2
 # Standard deviation of a Gaussian over its median absolute deviation, which is 1 in normalised sky.
 SKY_SIGMA = 1.4826
-_UNTOUCHED = -1
 
 
-def degrade_centres(stamps: Tensor, row: NDArray[np.int64], training: TrainingSection, seed: int, epoch: int) -> Tensor:
-    """Degrade the centre of some stamps, before any of them is flipped.
+def degrade_centres(stamps: Tensor, row: Tensor, training: TrainingSection, seed: int, epoch: int) -> Tensor:
+    """Degrade the centre of some stamps, before any of them is moved.
 
     With w the weight of `core_blend` and a = strength * w, a degraded stamp x becomes
     mask: (1 - a) x, its core the sky level, which is 0;
@@ -33,7 +30,7 @@ def degrade_centres(stamps: Tensor, row: NDArray[np.int64], training: TrainingSe
 
     Args:
         stamps: (example, band, y, x) float32 normalised, y and x equally long; left unchanged. [1]
-        row: (example,) cube row of every stamp.
+        row: (example) int64 cube row of every stamp, on the same device.
         training: sections `centre_degradation`, None changes nothing, and `preprocess`, whose clip holds here too.
         seed: seed of the run.
         epoch: 0-based.
@@ -44,26 +41,26 @@ def degrade_centres(stamps: Tensor, row: NDArray[np.int64], training: TrainingSe
     section = training.centre_degradation
     if section is None:
         return stamps
-    generators = [_generator(seed, epoch, int(number)) for number in row]
-    kind = _kinds(generators, section, section.probability.at(epoch))
-    strength = section.strength.at(epoch)
-    if strength == 0.0 or (kind == _UNTOUCHED).all():
+    strength, probability = section.strength.at(epoch), section.probability.at(epoch)
+    if strength == 0.0 or probability == 0.0:
         return stamps
-    degraded = stamps.clone()
+    draw = keyed_uniforms(seed, row, PURPOSE_CENTRE, epoch, 2)
+    kind = torch.where(draw[:, 0] < probability, (draw[:, 1] * len(section.kinds)).floor(), -1.0)
     box = _core_box(stamps.shape[-1], section)
     share = (strength * core_blend(stamps.shape[-1], section)[box, box]).to(stamps.device)
+    core = stamps[:, :, box, box]
+    degraded_core = core
     for index, name in enumerate(section.kinds):
-        chosen = np.flatnonzero(kind == index)
-        if not chosen.size:
-            continue
-        core = (1.0 - share) * stamps[chosen][:, :, box, box]
+        changed = (1.0 - share) * core
         if name == "noise":
-            shape = core.shape[1:]
-            drawn = np.stack([generators[example].standard_normal(shape, np.float32) for example in chosen])
-            core = core + torch.sqrt(share * (2.0 - share)) * SKY_SIGMA * torch.from_numpy(drawn).to(stamps.device)
+            drawn = keyed_normals(seed, row, PURPOSE_CENTRE_NOISE, epoch, core[0].numel()).to(core.dtype)
+            changed = changed + torch.sqrt(share * (2.0 - share)) * SKY_SIGMA * drawn.reshape(core.shape)
         elif name == "blur":
-            core = core + share * _blurred(stamps[chosen], box, section.blur_sigma_px)
-        degraded[chosen, :, box, box] = core.clamp(-training.preprocess.clip, training.preprocess.clip)
+            changed = changed + share * _blurred(stamps, box, section.blur_sigma_px)
+        changed = changed.clamp(-training.preprocess.clip, training.preprocess.clip)
+        degraded_core = torch.where((kind == index)[:, None, None, None], changed, degraded_core)
+    degraded = stamps.clone()
+    degraded[:, :, box, box] = degraded_core
     return degraded
 
 
@@ -79,17 +76,6 @@ def core_blend(size_px: int, section: CentreDegradation) -> Tensor:
         return (radius < section.radius_px).to(torch.float32)
     fall = ((radius - section.radius_px) / section.edge_px).clamp(0.0, 1.0)
     return (0.5 * (1.0 + torch.cos(math.pi * fall))).to(torch.float32)
-
-
-def _generator(seed: int, epoch: int, row: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, row], counter=[0, epoch, DEGRADE_PURPOSE, 0]))
-
-
-def _kinds(generators: list[np.random.Generator], section: CentreDegradation, probability: float) -> NDArray[np.int64]:
-    """(example,) index into section.kinds, or _UNTOUCHED."""
-    draw = np.array([generator.random(2) for generator in generators]).reshape(-1, 2)
-    kind = np.floor(draw[:, 1] * len(section.kinds)).astype(np.int64)
-    return np.where(draw[:, 0] < probability, kind, _UNTOUCHED)
 
 
 def _core_box(size_px: int, section: CentreDegradation) -> slice:

@@ -1,6 +1,12 @@
-"""Normalisation of stamps, one function for training, validation and scoring."""
+"""Normalisation of stamps: one function for training, validation, scoring, probes and the exported network.
+
+It runs where the stamps are, on the CPU or the GPU, and uses only operations that ONNX has. What it cannot normalise,
+a stamp with a pixel that is not finite or without noise, is never given a number: callers raise or score it NaN.
+"""
 
 from __future__ import annotations
+
+import hashlib
 
 import torch
 from torch import Tensor
@@ -12,10 +18,7 @@ MIN_ANNULUS_PIXELS = 32
 
 
 def normalise(stamps: Tensor, spec: PreprocessSection) -> Tensor:
-    """(x - median) / MAD per stamp and band, clipped to +-clip; median and MAD over the annulus.
-
-    The MAD is the plain median of |x - median|, without the factor 1.4826; medians of even counts are the mean
-    of the two middle values, as numpy's.
+    """`normalised` for stamps that must all be usable.
 
     Args:
         stamps: (example, band, y, x) float32 finite pixels. [nmgy]
@@ -28,20 +31,47 @@ def normalise(stamps: Tensor, spec: PreprocessSection) -> Tensor:
         ContractError: non-finite pixels, or a MAD of zero; the message names how many stamps.
         ConfigError: the annulus holds fewer than 32 pixels.
     """
-    finite = torch.isfinite(stamps).flatten(1).all(dim=1)
-    if not bool(finite.all()):
-        raise ContractError(f"{int((~finite).sum())} of {len(stamps)} stamps hold pixels that are not finite")
-    inside = annulus(stamps.shape[-1], spec).to(stamps.device)
-    ring = stamps[:, :, inside]
+    values, usable = normalised(stamps, spec)
+    if not bool(usable.all()):
+        raise ContractError(unusable_text(stamps, usable, spec))
+    return values
+
+
+def normalised(stamps: Tensor, spec: PreprocessSection) -> tuple[Tensor, Tensor]:
+    """(x - median) / MAD per stamp and band, clipped to +-clip; median and MAD over the annulus.
+
+    The MAD is the plain median of |x - median|, without the factor 1.4826; medians of even counts are the mean
+    of the two middle values, as numpy's.
+
+    Args:
+        stamps: (example, band, y, x) float32, y and x equally long. [nmgy]
+        spec: annulus radii [pixel] about the stamp centre, and the clip [MAD].
+
+    Returns:
+        (example, band, y, x) float32 [1], zeros where not usable; and (example) bool usable: every pixel is finite
+        and no band has a MAD of zero.
+
+    Raises:
+        ConfigError: the annulus holds fewer than 32 pixels.
+    """
+    inside = annulus(stamps.shape[-1], spec).flatten().nonzero().squeeze(1).to(stamps.device)
+    ring = stamps.flatten(2).index_select(2, inside)
     median = _median(ring)
     mad = _median((ring - median).abs())
-    flat = (mad == 0).flatten(1).any(dim=1)
-    if bool(flat.any()):
-        raise ContractError(
-            f"{int(flat.sum())} of {len(stamps)} stamps have a MAD of 0 in the annulus {spec.annulus_px} px; "
-            "expected sky noise there"
-        )
-    return ((stamps - median[..., None]) / mad[..., None]).clamp_(-spec.clip, spec.clip)
+    usable = stamps.isfinite().flatten(1).all(dim=1) & (mad > 0).flatten(1).all(dim=1)
+    scaled = ((stamps - median[..., None]) / mad[..., None]).clamp(-spec.clip, spec.clip)
+    return torch.where(usable[:, None, None, None], scaled, torch.zeros_like(scaled)), usable
+
+
+def unusable_text(stamps: Tensor, usable: Tensor, spec: PreprocessSection) -> str:
+    """What is wrong with the stamps that `normalised` did not find usable."""
+    broken = int((~stamps.isfinite().flatten(1).all(dim=1)).sum())
+    if broken:
+        return f"{broken} of {len(stamps)} stamps hold pixels that are not finite"
+    return (
+        f"{int((~usable).sum())} of {len(stamps)} stamps have a MAD of 0 in the annulus {spec.annulus_px} px; "
+        "expected sky noise there"
+    )
 
 
 def annulus(size_px: int, spec: PreprocessSection) -> Tensor:
@@ -67,6 +97,11 @@ def stamp_radius(size_px: int) -> Tensor:
     return torch.hypot(offset[:, None], offset[None, :])
 
 
+def spec_sha256(spec: PreprocessSection) -> str:
+    """Hash of a specification, as a checkpoint states it."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+
+
 def require_same_spec(expected: PreprocessSection, got: PreprocessSection) -> None:
     """Refuse stamps that were normalised otherwise than the network was trained on.
 
@@ -78,6 +113,8 @@ def require_same_spec(expected: PreprocessSection, got: PreprocessSection) -> No
 
 
 def _median(values: Tensor) -> Tensor:
-    ordered = values.sort(dim=-1).values
+    """(..., 1) median along the last axis, by selection of the lower half."""
     count = values.shape[-1]
-    return ((ordered[..., (count - 1) // 2] + ordered[..., count // 2]) * 0.5)[..., None]
+    lower = values.topk(count // 2 + 1, dim=-1, largest=False, sorted=False).values
+    middle = lower.topk(2, dim=-1).values
+    return middle[..., :1] if count % 2 else middle.mean(dim=-1, keepdim=True)

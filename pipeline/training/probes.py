@@ -25,7 +25,6 @@ from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import ROLES, SPLITS
 from pipeline.contracts.errors import ContractError, PipelineError, VerificationError
 from pipeline.contracts.network_gate_config import NetworkGateSection, mask_name
-from pipeline.contracts.training_config import PreprocessSection
 from pipeline.logs import configure_logging
 from pipeline.stages.cutouts import sky_sigma
 from pipeline.stages.probe_stamps import (
@@ -42,23 +41,20 @@ from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.evaluation_tables import evaluation_identity
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, read_probes, write_probes
-from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.model import LensResNet, predict_embeddings, predict_logits
-from pipeline.training.preprocess import normalise, stamp_radius
-from pipeline.training.score import LOGIT_TOLERANCE, REPRODUCED_SCORES
-from pipeline.training.train import configure_torch
+from pipeline.training.preprocess import stamp_radius
+from pipeline.training.processes import configure_torch
+from pipeline.training.scorer import LOGIT_TOLERANCE, REPRODUCED_SCORES, Scorer, load_checkpoint, require_cube
 
 PROBED_SPLIT = "test"
 EPILOG = """
 reads   --config      the run's YAML: gates.network says what to probe
         --run         folder of the run: its training cube, the cutouts cube that was made from, for the inverse
                       variance, and, where the configuration has the section anchors, its cube of real lenses
-        --checkpoint  checkpoint.pt of a training
+        --checkpoint  checkpoint.safetensors of a training
 writes  probes/<id>/ beside the checkpoint: examples and embeddings (parquet, CSV), anchors.json,
         _SUCCESS last, after everything was read back and a few scores were reproduced
 exit    0 verified, 2 configuration or contract, 3 verification failed, 75 retriable
 """
-_BATCH = 256
 _COLUMNS = ("task_id", "pair_id", "host_id", "arc_snr", "theta_e_arcsec", "lens_x_arcsec", "lens_y_arcsec")
 _BAND_COLUMNS = ("psfsize_arcsec", "sky_sigma_nmgy")
 
@@ -70,26 +66,28 @@ class Prober:
     """A network and how it is questioned.
 
     Attributes:
-        model: network on `device`.
-        preprocess: normalisation of every stamp.
+        scorer: the network with its preprocessing.
         section: what to probe.
         band: index of the band of the SNR.
         seed: run seed.
     """
 
-    model: LensResNet
-    device: torch.device
-    preprocess: PreprocessSection
+    scorer: Scorer
     section: NetworkGateSection
     band: int
     seed: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the network sees beside the stamp."""
+        return () if self.scorer.features is None else self.scorer.features.columns
 
     def probe(self, kind: str, rows: xr.Dataset, invvar: NDArray[np.float32] | None) -> tuple[pd.DataFrame, list[Any]]:
         """Score and embed one kind of stamps.
 
         Args:
             kind: injected or control of pairs, or control_row.
-            rows: pixels `injected` and `control` [nmgy], _COLUMNS, _BAND_COLUMNS and `row`, dim sample.
+            rows: pixels `injected` and `control` [nmgy], _COLUMNS, _BAND_COLUMNS, `columns` and `row`, dim sample.
             invvar: (sample, band, y, x); None leaves the probe in units of the noise out. [nmgy**-2]
 
         Returns:
@@ -99,13 +97,15 @@ class Prober:
         theta_e = rows["theta_e_arcsec"].to_numpy().astype(np.float64)
         lens = tuple(rows[f"lens_{axis}_arcsec"].to_numpy().astype(np.float64) for axis in ("x", "y"))
         stamps = injected if kind == "injected" else control
-        plain = self._normalised(stamps)
-        logits = {"logit": self._logits(plain)}
+        beside = None if self.scorer.features is None else self.scorer.features.of_rows(rows)
+        plain = self.scorer.normalised(stamps)
+        logits = {"logit": self.scorer.logits_of_normalised(plain, beside)}
         radius = stamp_radius(stamps.shape[-1]).numpy()
         for limit in self.section.mask_radii_px:
-            logits[f"logit_{mask_name(limit)}"] = self._logits(np.where(radius < limit, np.float32(0.0), plain))
+            hidden = np.where(radius < limit, np.float32(0.0), plain)
+            logits[f"logit_{mask_name(limit)}"] = self.scorer.logits_of_normalised(hidden, beside)
         if invvar is not None:
-            logits["logit_snr_image"] = self._logits(self._normalised(in_noise_units(stamps, invvar)))
+            logits["logit_snr_image"] = self.scorer.logits(in_noise_units(stamps, invvar), beside)
         more: dict[str, Any] = {}
         if kind == "injected":
             if self.section.suppression == "pair":
@@ -113,24 +113,20 @@ class Prober:
             else:
                 annulus = self.section.suppression_annulus_px
                 bare = with_resampled_annulus(injected, annulus, self.seed, rows["row"].to_numpy())
-            logits["logit_arc_suppressed"] = self._logits(self._normalised(bare))
+            logits["logit_arc_suppressed"] = self.scorer.logits(bare, beside)
             inside = arc_power_inside(injected, control, self.section.mask_radii_px)
             names = [f"arc_power_{mask_name(limit)}" for limit in self.section.mask_radii_px]
             more = dict(zip(names, inside.T, strict=True))
         if kind == "control":
             seeing = rows["psfsize_arcsec"].to_numpy().astype(np.float64)
             ring = with_ring_like_arc(control, injected, theta_e, (lens[0], lens[1]), seeing, self.band)
-            logits["logit_ring"] = self._logits(self._normalised(ring))
-            logits["logit_fixed_ring"] = self._logits(self._normalised(with_fixed_ring(control)))
+            logits["logit_ring"] = self.scorer.logits(ring, beside)
+            logits["logit_fixed_ring"] = self.scorer.logits(with_fixed_ring(control), beside)
         described: dict[str, Any] = {name: rows[name].to_numpy() for name in ("row", *_COLUMNS[:5])}
         described |= {name: rows[name].to_numpy()[:, self.band] for name in _BAND_COLUMNS}
         label = np.full(len(stamps), int(kind == "injected"), dtype=np.uint8)
         frame = pd.DataFrame({"kind": [kind] * len(stamps), "label": label, **described, **logits, **more})
-        return frame, self.embed(plain) if len(stamps) and kind != "control_row" else []
-
-    def embed(self, normalised: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Embeddings of normalised stamps per layer."""
-        return predict_embeddings(self.model, normalised, self.device)
+        return frame, self.scorer.embeddings(plain) if len(stamps) and kind != "control_row" else []
 
     def embed_anchors(self, anchors: xr.Dataset) -> tuple[pd.DataFrame, list[NDArray[np.float32]]]:
         """EMBEDDED_COLUMNS and embeddings of real lenses.
@@ -141,7 +137,9 @@ class Prober:
         stamps, seeing = anchors["image"].to_numpy(), anchors["psfsize_arcsec"].to_numpy()[:, self.band]
         # Hosts of the cube have hashes of 63 bits; the anchors' numbers are negative.
         numbers = -1 - np.arange(len(stamps), dtype=np.int64)
-        return self._described("anchor", stamps, numbers, seeing), self.embed(self._normalised(stamps))
+        return self._described("anchor", stamps, numbers, seeing), self.scorer.embeddings(
+            self.scorer.normalised(stamps)
+        )
 
     def describe(self, frame: pd.DataFrame, kind: str, stamps: NDArray[np.float32]) -> pd.DataFrame:
         """EMBEDDED_COLUMNS of stamps that `probe` scored."""
@@ -159,19 +157,6 @@ class Prober:
         )
         return pd.DataFrame(dict(zip(EMBEDDED_COLUMNS, values, strict=True)))
 
-    def _normalised(self, stamps: NDArray[np.float32]) -> NDArray[np.float32]:
-        blocks = [
-            normalise(torch.from_numpy(np.ascontiguousarray(stamps[start : start + _BATCH])), self.preprocess).numpy()
-            for start in range(0, len(stamps), _BATCH)
-        ]
-        return np.concatenate(blocks) if blocks else stamps.copy()
-
-    def _logits(self, normalised: NDArray[np.float32]) -> NDArray[np.float32]:
-        logit = predict_logits(self.model, normalised, self.device)
-        if not np.isfinite(logit).all():
-            raise VerificationError(f"{np.count_nonzero(~np.isfinite(logit))} of {logit.size} logits are not finite")
-        return logit
-
 
 def run_probes(config: RunConfig, layout: RunLayout, checkpoint: Location) -> None:
     """Probe a checkpoint on the test split of a run's training cube; does nothing if that was done already.
@@ -187,13 +172,13 @@ def run_probes(config: RunConfig, layout: RunLayout, checkpoint: Location) -> No
     if evaluation_identity(folder) == identity:
         logger.info("already probed", extra={"fields": {"out": folder.url}})
         return
-    device = configure_torch(config.training.threads)
+    device = configure_torch(config.training.threads, config.training.deterministic)
     prober = load_prober(config, cube, checkpoint, device)
     frames: list[pd.DataFrame] = []
     described: list[pd.DataFrame] = []
     embedded: list[list[NDArray[np.float32]]] = []
     for shard, rows in chosen_rows(cube, config.gates.network.max_pairs):
-        for kind, pixels, invvar in read_kinds(cube, cutouts, shard, rows):
+        for kind, pixels, invvar in read_kinds(cube, cutouts, shard, rows, prober.columns):
             frame, layers = prober.probe(kind, pixels, invvar)
             frames.append(frame)
             if layers:
@@ -224,15 +209,9 @@ def load_prober(config: RunConfig, cube: PublishedCube, checkpoint: Location, de
     Raises:
         ContractError: not a checkpoint, or one for other bands or stamps than the cube's.
     """
-    loaded = Checkpoint.from_bytes(checkpoint.read_bytes())
-    bands = tuple(map(str, cube.attrs["bands"]))
-    if (loaded.bands, loaded.stamp_size_px) != (bands, config.survey.stamp_size_px):
-        raise ContractError(
-            f"{checkpoint.url} expects stamps of {loaded.stamp_size_px} px in {loaded.bands}, "
-            f"{cube.location.url} has {config.survey.stamp_size_px} px in {bands}"
-        )
-    band = bands.index(config.sampling.band)
-    return Prober(loaded.network(device), device, loaded.preprocess, config.gates.network, band, config.run.seed)
+    loaded, scorer = load_checkpoint(checkpoint, device)
+    require_cube(loaded, cube, config.survey.stamp_size_px)
+    return Prober(scorer, config.gates.network, loaded.bands.index(config.sampling.band), config.run.seed)
 
 
 def chosen_rows(cube: PublishedCube, max_pairs: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -257,7 +236,11 @@ def chosen_rows(cube: PublishedCube, max_pairs: int) -> Iterator[tuple[int, NDAr
 
 
 def read_kinds(
-    cube: PublishedCube, cutouts: PublishedCube | None, shard: int, rows: NDArray[np.int64]
+    cube: PublishedCube,
+    cutouts: PublishedCube | None,
+    shard: int,
+    rows: NDArray[np.int64],
+    more_columns: Sequence[str] = (),
 ) -> Iterator[tuple[str, xr.Dataset, NDArray[np.float32] | None]]:
     """Stamps of some rows of a shard by kind, with their inverse variance; None without a cutouts cube.
 
@@ -265,7 +248,8 @@ def read_kinds(
         ContractError: the cutouts are not those that the training cube was made from.
     """
     local = rows - cube.shard_range(shard)[0]
-    pixels = cube.read_shard(shard, ["injected", "control", "role", *_COLUMNS, *_BAND_COLUMNS]).isel(sample=local)
+    names = dict.fromkeys(("injected", "control", "role", *_COLUMNS, *_BAND_COLUMNS, *more_columns))
+    pixels = cube.read_shard(shard, tuple(names)).isel(sample=local)
     pixels["row"] = ("sample", rows)
     invvar = None
     if cutouts is not None:
@@ -301,7 +285,7 @@ def verify_probes(config: RunConfig, layout: RunLayout, checkpoint: Location, de
     cube, cutouts = open_cube(layout.cube("training")), _cutouts_of(config, layout)
     prober = load_prober(config, cube, checkpoint, device)
     shard, rows = next(chosen_rows(cube, config.gates.network.max_pairs))
-    for kind, pixels, invvar in read_kinds(cube, cutouts, shard, rows[:REPRODUCED_SCORES]):
+    for kind, pixels, invvar in read_kinds(cube, cutouts, shard, rows[:REPRODUCED_SCORES], prober.columns):
         again, _ = prober.probe(kind, pixels, invvar)
         same = (stored["kind"].to_numpy() == kind) & np.isin(stored["row"].to_numpy(), again["row"].to_numpy())
         for name in (str(column) for column in again.columns if str(column).startswith("logit")):
@@ -320,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, what in (
         ("config", "run configuration, a YAML file"),
         ("run", "folder of the run whose cubes are used"),
-        ("checkpoint", "checkpoint.pt"),
+        ("checkpoint", "checkpoint.safetensors"),
     ):
         parser.add_argument(f"--{name}", required=True, help=what)
     options = parser.parse_args(arguments)

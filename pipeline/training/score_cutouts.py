@@ -7,7 +7,6 @@ table holds identities and scores only.
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import sys
@@ -15,26 +14,28 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import CUTOUTS
-from pipeline.contracts.errors import ContractError, PipelineError, VerificationError
+from pipeline.contracts.errors import ContractError, PipelineError
 from pipeline.logs import configure_logging
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.locations import Location
-from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.model import predict_logits
-from pipeline.training.preprocess import normalise, require_same_spec
-from pipeline.training.score import LOGIT_TOLERANCE, REPRODUCED_SCORES, parquet_bytes
-from pipeline.training.train import configure_torch
+from pipeline.training.outputs import write_table
+from pipeline.training.processes import configure_torch
+from pipeline.training.scorer import (
+    REPRODUCED_SCORES,
+    load_checkpoint,
+    logistic,
+    require_cube,
+    require_reproduced,
+)
 
 EPILOG = """
 reads   --config      the run's YAML: sections `training` and `run` (region, endpoint_url)
-        --checkpoint  checkpoint.pt of a training
+        --checkpoint  checkpoint.safetensors of a training
         --cube        folder of a published cutouts cube (its _SUCCESS is demanded)
 writes  --out         parquet file: cube_row, task_id, logit, score of every usable stamp
 exit    0 verified, 2 configuration or contract, 3 verification failed, 75 retriable
@@ -48,7 +49,7 @@ def score_cutouts(config: RunConfig, checkpoint_file: Location, cube: PublishedC
 
     Args:
         config: its `training` section must ask for the checkpoint's preprocessing.
-        checkpoint_file: `checkpoint.pt`.
+        checkpoint_file: `checkpoint.safetensors`.
         cube: published cutouts cube with the checkpoint's bands and stamp size.
         out: the parquet file.
 
@@ -59,33 +60,31 @@ def score_cutouts(config: RunConfig, checkpoint_file: Location, cube: PublishedC
         ContractError: no checkpoint, another cube, other bands, stamp size or preprocessing, or unusable pixels.
         VerificationError: a logit is not finite, or the file does not read back.
     """
-    if not checkpoint_file.exists():
-        raise ContractError(f"{checkpoint_file.url}: no checkpoint is there")
-    device = configure_torch(config.training.threads)
-    checkpoint = Checkpoint.from_bytes(checkpoint_file.read_bytes())
-    require_same_spec(checkpoint.preprocess, config.training.preprocess)
-    _require_cutouts(cube, checkpoint)
-    model = checkpoint.network(device)
-    rows: list[NDArray[np.int64]] = []
-    logits: list[NDArray[np.float32]] = []
-    first_stamps = np.empty((0, len(checkpoint.bands), checkpoint.stamp_size_px, checkpoint.stamp_size_px), np.float32)
+    device = configure_torch(config.training.threads, config.training.deterministic)
+    checkpoint, scorer = load_checkpoint(checkpoint_file, device)
+    _require_cutouts(cube)
+    size = cube.read_shard(0, ["image"])["image"].shape[-1]
+    require_cube(checkpoint, cube, size, config.training.preprocess)
+    beside = () if checkpoint.features is None else checkpoint.features.columns
+    rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    logits: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
+    proof: tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]] | None = None
     for shard in range(cube.n_shards):
-        stamps = cube.read_shard(shard, ["image", "usable"])
+        stamps = cube.read_shard(shard, ["image", "usable", *beside])
         chosen = np.flatnonzero(stamps["usable"].to_numpy() == 1)
         if not chosen.size:
             continue
-        normalised = normalise(torch.from_numpy(stamps["image"].to_numpy()[chosen]), checkpoint.preprocess).numpy()
+        image = stamps["image"].to_numpy()[chosen]
+        features = None if checkpoint.features is None else checkpoint.features.of_rows(stamps.isel(sample=chosen))
         rows.append(chosen + cube.shard_range(shard)[0])
-        logits.append(predict_logits(model, normalised, device))
-        if len(first_stamps) < REPRODUCED_SCORES:
-            first_stamps = np.concatenate([first_stamps, normalised])[:REPRODUCED_SCORES]
-    row = np.concatenate([np.empty(0, np.int64), *rows])
-    logit = np.concatenate([np.empty(0, np.float32), *logits])
-    if not np.isfinite(logit).all():
-        raise VerificationError(f"{np.count_nonzero(~np.isfinite(logit))} of {logit.size} logits are not finite")
-    table = _table(cube, row, logit)
-    out.write_bytes(parquet_bytes(table))
-    _verify(out, table, checkpoint_file, first_stamps, device)
+        logits.append(scorer.logits(image, features))
+        if proof is None:
+            some = slice(0, REPRODUCED_SCORES)
+            proof = (image[some], None if features is None else features[some], logits[-1][some])
+    table = _table(cube, np.concatenate(rows), np.concatenate(logits))
+    write_table(out, table)
+    if proof is not None:
+        require_reproduced(checkpoint_file, *proof, device)
     return table
 
 
@@ -98,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, help="run configuration, a YAML file")
-    parser.add_argument("--checkpoint", required=True, metavar="URL", help="checkpoint.pt of a training")
+    parser.add_argument("--checkpoint", required=True, metavar="URL", help="checkpoint.safetensors of a training")
     parser.add_argument("--cube", required=True, metavar="URL", help="folder of the published cutouts cube")
     parser.add_argument("--out", required=True, metavar="URL", help="parquet file that the scores go to")
     options = parser.parse_args(arguments)
@@ -118,43 +117,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return failure.exit_code
 
 
-def _require_cutouts(cube: PublishedCube, checkpoint: Checkpoint) -> None:
+def _require_cutouts(cube: PublishedCube) -> None:
     got = (cube.attrs.get("schema"), cube.attrs.get("schema_version"))
     if got != (CUTOUTS.name, CUTOUTS.version):
         raise ContractError(
             f"{cube.location.url}: expected cube schema {CUTOUTS.name!r} version {CUTOUTS.version}, got {got}"
         )
-    bands = tuple(map(str, cube.attrs.get("bands", ())))
-    size = cube.read_shard(0, ["image"])["image"].shape[-1]
-    if (bands, size) != (checkpoint.bands, checkpoint.stamp_size_px):
-        raise ContractError(
-            f"{cube.location.url}: checkpoint expects bands {checkpoint.bands} and {checkpoint.stamp_size_px} px, "
-            f"got {bands} and {size} px"
-        )
 
 
 def _table(cube: PublishedCube, row: NDArray[np.int64], logit: NDArray[np.float32]) -> pa.Table:
     task_id = cube.columns(["task_id"])["task_id"].to_numpy()[row]
-    score = 1.0 / (1.0 + np.exp(-np.clip(logit.astype(np.float64), -700.0, None)))
     return pa.table(
         {
             "cube_row": pa.array(row, pa.int64()),
             "task_id": pa.array([str(value) for value in task_id], pa.string()),
             "logit": pa.array(logit, pa.float32()),
-            "score": pa.array(score.astype(np.float32), pa.float32()),
+            "score": pa.array(logistic(logit), pa.float32()),
         }
     )
-
-
-def _verify(
-    out: Location, table: pa.Table, checkpoint_file: Location, stamps: NDArray[np.float32], device: torch.device
-) -> None:
-    if not pq.read_table(io.BytesIO(out.read_bytes())).equals(table):
-        raise VerificationError(f"{out.url} reads back other values than were written")
-    model = Checkpoint.from_bytes(checkpoint_file.read_bytes()).network(device)
-    again, written = predict_logits(model, stamps, device), table["logit"].to_numpy()[: len(stamps)]
-    if not np.allclose(again, written, rtol=LOGIT_TOLERANCE, atol=LOGIT_TOLERANCE):
-        raise VerificationError(f"{checkpoint_file.url} does not reproduce its scores: {written} became {again}")
 
 
 if __name__ == "__main__":

@@ -1,184 +1,316 @@
-"""The training loop: AdamW, one warm-up epoch and a cosine, best epoch by validation AUC.
+"""The training loop: restore, step, validate, keep the best, go on until it is done or told to stop.
 
-The same seed, thread count and machine type give bitwise the same weights.
+The same seed, thread count and machine type give bitwise the same weights, interrupted or not. What a stamp gets
+follows from (seed, epoch, row), the set of examples of a step from (seed, epoch, batch), so several processes make the
+steps of one.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.contracts.errors import VerificationError
+from pipeline.contracts.errors import StoppedError, VerificationError
 from pipeline.contracts.training_config import TrainingSection
 from pipeline.stages.evaluation import auc, roc_curve, tpr_at_fpr
-from pipeline.training.augment import augment, augmentation_generator
+from pipeline.storage.locations import Location
+from pipeline.training.augment import augment
 from pipeline.training.degradation import degrade_centres
-from pipeline.training.loader import Examples, batches
-from pipeline.training.model import LensResNet, predict_logits
+from pipeline.training.features import fit_features
+from pipeline.training.feed import Batch, SplitFeed
+from pipeline.training.history import EpochRecord
+from pipeline.training.losses import example_losses, mean_loss
+from pipeline.training.models.catalogue import build_network
+from pipeline.training.models.staged import StagedNetwork, placed
+from pipeline.training.optimise import build_optimiser, learning_rate, set_learning_rate
+from pipeline.training.preprocess import normalised, unusable_text
+from pipeline.training.processes import World
+from pipeline.training.scan import scan_split
+from pipeline.training.scorer import Scorer
+from pipeline.training.state import Progress, pack_state, unpack_state
 
-GRADIENT_NORM_MAX = 1.0
 VALIDATION_FPRS = (0.01, 0.001)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch did; one entry of history.json.
+class TrainingResult:
+    """What a training gave.
 
     Attributes:
-        epoch: 0-based.
-        train_loss: mean over the examples as they were trained on, augmented. [nat]
-        val_loss: mean over the validation split, not augmented. [nat]
-        val_tpr_at_fpr: "0.01" and "0.001" to TPR; None with fewer than 10 / FPR negatives.
-        learning_rate: of the epoch's last step.
-        seconds: training and validation.
-        samples_per_s: training examples over the training time.
-        centre_probability: that a training stamp's centre was degraded.
-        centre_strength: of that degradation.
+        best: record of the kept epoch: best in `training.select_by`, ties by lower loss, then earlier.
+        weights: of that epoch, on the CPU.
+        last_weights: of the last epoch, on the CPU.
+        history: all records.
+        scorer: the network with the kept weights.
     """
 
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_auc: float
-    val_tpr_at_fpr: dict[str, float | None]
-    learning_rate: float
-    seconds: float
-    samples_per_s: float
-    centre_probability: float = 0.0
-    centre_strength: float = 0.0
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Weights on the CPU after an epoch, with the record of that epoch."""
-
-    record: EpochRecord
+    best: EpochRecord
     weights: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """The best epoch (highest validation AUC, ties by lower loss), the last one, and all records."""
-
-    best: Snapshot
-    last: Snapshot
+    last_weights: dict[str, Tensor]
     history: tuple[EpochRecord, ...]
-
-
-def configure_torch(threads: int) -> torch.device:
-    """Set threads and deterministic algorithms for this process; return the GPU if there is one, else the CPU."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scorer: Scorer
 
 
 def train(
-    examples: Mapping[str, Examples], training: TrainingSection, seed: int, device: torch.device
+    feeds: Mapping[str, SplitFeed],
+    training: TrainingSection,
+    seed: int,
+    world: World,
+    state_file: Location | None = None,
+    identity: Mapping[str, Any] | None = None,
+    must_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
     """Train on split `train`, validate on all of split `val` after every epoch.
 
     Args:
-        examples: splits `train` and `val`; nothing else is read.
-        training: epochs, batch size, learning rate, network width, centre degradation.
+        feeds: splits `train` and `val`; nothing else is read.
+        training: everything that the configuration says.
         seed: decides initial weights, order, degradation and augmentation.
-        device: where the network runs.
+        world: device and processes.
+        state_file: where the state is kept after every epoch and when told to stop, and found again; None for nowhere.
+        identity: what the training is of; a state of something else is not used.
+        must_stop: asked after every step of any process.
 
     Raises:
-        VerificationError: a loss or gradient that is not finite; the message names epoch and batch.
+        StoppedError: told to stop; the state is stored.
+        VerificationError: a loss, gradient or validation metric that is not finite; the message names epoch and batch.
+        ContractError: unusable stamps or features.
     """
-    train_examples, val_examples = examples["train"], examples["val"]
-    torch.manual_seed(seed)
-    model = LensResNet(train_examples.stamps.shape[1], training.base_channels).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    steps_per_epoch = math.ceil(len(train_examples) / training.batch_size)
-    n_steps = training.epochs * steps_per_epoch
-    degradation = training.centre_degradation
+    return Trainer(feeds, training, seed, world, state_file, identity or {}, must_stop).run()
 
-    history: list[EpochRecord] = []
-    best: Snapshot | None = None
-    last: Snapshot | None = None
-    for epoch in range(training.epochs):
-        started = time.perf_counter()
-        model.train()
-        generator = augmentation_generator(seed, epoch)
-        loss_sum, rate = 0.0, 0.0
-        for batch, (stamps, label, row) in enumerate(batches(train_examples, training.batch_size, seed, epoch)):
-            rate = learning_rate(epoch * steps_per_epoch + batch, steps_per_epoch, n_steps, training.learning_rate)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            augmented = augment(degrade_centres(stamps, row, training, seed, epoch), generator)
-            loss = binary_cross_entropy_with_logits(model(augmented.to(device)), label.to(device))
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            norm = nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM_MAX)
-            if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
-                raise VerificationError(
-                    f"epoch {epoch}, batch {batch}: loss {loss.item()}, gradient norm {norm.item()}; expected finite"
-                )
-            optimizer.step()
-            loss_sum += loss.item() * len(label)
-        trained_s = time.perf_counter() - started
 
-        logit = predict_logits(model, val_examples.stamps, device)
-        curve = roc_curve(val_examples.label, logit)
-        record = EpochRecord(
-            epoch=epoch,
-            train_loss=loss_sum / len(train_examples),
-            val_loss=mean_loss(val_examples.label, logit),
-            val_auc=auc(val_examples.label, logit),
-            val_tpr_at_fpr={str(fpr): tpr_at_fpr(curve, fpr) for fpr in VALIDATION_FPRS},
-            learning_rate=rate,
-            seconds=time.perf_counter() - started,
-            samples_per_s=len(train_examples) / trained_s,
-            centre_probability=0.0 if degradation is None else degradation.probability.at(epoch),
-            centre_strength=0.0 if degradation is None else degradation.strength.at(epoch),
+class Trainer:
+    """The parts of a training that belong together; see `train` for the arguments."""
+
+    def __init__(
+        self,
+        feeds: Mapping[str, SplitFeed],
+        training: TrainingSection,
+        seed: int,
+        world: World,
+        state_file: Location | None,
+        identity: Mapping[str, Any],
+        must_stop: Callable[[], bool],
+    ) -> None:
+        self.feed, self.val = feeds["train"], feeds["val"]
+        self.training, self.seed, self.world = training, seed, world
+        self.state_file, self.identity, self.must_stop = state_file, identity, must_stop
+        self.features = fit_features(self.feed.features, training.feed.features)
+        torch.manual_seed(seed)
+        n_features = 0 if self.features is None else len(self.features.mean)
+        self.network = placed(build_network(training.network, self.feed.stamp_shape[0], n_features), world.device)
+        self.average = None if training.ema_decay is None else copy.deepcopy(self.network)
+        self.optimiser = build_optimiser(self.network, training)
+        self.best: dict[str, Tensor] = {}
+        self.progress = self._restored()
+        # Both wrap the same weights; the loop calls the outermost.
+        self.stepped: nn.Module = self.network
+        if world.size > 1:
+            self.stepped = DistributedDataParallel(self.network, broadcast_buffers=False)
+        if training.compile:
+            self.stepped = torch.compile(self.stepped)  # type: ignore[assignment]
+        self.steps_per_epoch = math.ceil(len(self.feed) / training.batch_size)
+        self.is_bf16 = training.amp == "bf16" or (
+            training.amp == "auto" and world.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
-        history.append(record)
-        logger.info("epoch", extra={"fields": asdict(record)})
-        last = Snapshot(record, {name: value.detach().cpu().clone() for name, value in model.state_dict().items()})
-        if best is None or _is_better(record, best.record):
-            best = last
-    if best is None or last is None:
-        raise VerificationError(f"expected at least one epoch, got {training.epochs}")
-    return TrainingResult(best=best, last=last, history=tuple(history))
+
+    def run(self) -> TrainingResult:
+        """Every epoch that is left, and the result."""
+        progress, patience = self.progress, self.training.early_stopping
+        while progress.epoch < self.training.epochs and not (
+            patience is not None and progress.epochs_without_gain() >= patience.patience
+        ):
+            self._train_epoch()
+            self._finish_epoch()
+            self._store()
+        if progress.best_epoch is None:
+            raise VerificationError(f"expected at least one epoch, got {self.training.epochs}")
+        last = _on_cpu(self._validated_network())
+        network = self._validated_network()
+        network.load_state_dict(self.best)
+        scorer = Scorer(network, self.training.preprocess, self.features, self.world.device)
+        return TrainingResult(progress.history[progress.best_epoch], self.best, last, tuple(progress.history), scorer)
+
+    def _train_epoch(self) -> None:
+        """Every step of the epoch that is left."""
+        progress, training, world = self.progress, self.training, self.world
+        n_steps = training.epochs * self.steps_per_epoch
+        self.network.train()
+        batches = self.feed.shuffled(
+            training.batch_size, self.seed, progress.epoch, world.rank, world.size, progress.batch
+        )
+        for number in range(progress.batch, self.steps_per_epoch):
+            started = time.perf_counter()
+            batch = next(batches, None)
+            waited = time.perf_counter() - started
+            step = progress.epoch * self.steps_per_epoch + number
+            rate = learning_rate(step, self.steps_per_epoch, n_steps, training.learning_rate, training.schedule)
+            set_learning_rate(self.optimiser, rate)
+            stops = self._step(batch, number)
+            progress.batch = number + 1
+            progress.wait_s += waited
+            progress.trained_s += time.perf_counter() - started
+            if stops:
+                self._store()
+                raise StoppedError(f"told to stop in epoch {progress.epoch} after batch {number}; the state is stored")
+        if progress.n_seen != len(self.feed):
+            raise VerificationError(
+                f"epoch {progress.epoch}: {progress.n_seen} examples were seen, expected {len(self.feed)}"
+            )
+
+    def _step(self, batch: Batch | None, number: int) -> bool:
+        """One step of all processes; True if one of them was told to stop."""
+        training, world, progress = self.training, self.world, self.progress
+        n_examples = min(training.batch_size, len(self.feed) - number * training.batch_size)
+        n_mine = 0 if batch is None else len(batch)
+        self.optimiser.zero_grad()
+        loss = self._no_loss() if batch is None or not n_mine else self._loss(batch)
+        # DDP averages the gradients of the processes; the step is that of the mean over all examples.
+        torch.autograd.backward(loss * (world.size / n_examples))
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), training.optimiser.gradient_norm_max)
+        loss_sum, n_seen, n_stops = world.total([loss.item(), n_mine, float(self.must_stop())])
+        if not math.isfinite(loss_sum) or not math.isfinite(norm.item()):
+            raise VerificationError(
+                f"epoch {progress.epoch}, batch {number}: loss {loss_sum / n_examples}, gradient norm {norm.item()}; "
+                f"expected finite{self._reason(batch)}"
+            )
+        self.optimiser.step()
+        if self.average is not None and training.ema_decay is not None:
+            done = progress.epoch * self.steps_per_epoch + number
+            update_average(self.average, self.network, training.ema_decay, done)
+        progress.loss_sum += loss_sum
+        progress.n_seen += int(n_seen)
+        return n_stops > 0
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """Sum over the batch of weight times loss; NaN with an unusable stamp."""
+        training, device, epoch = self.training, self.world.device, self.progress.epoch
+        label, weight = (values.to(device, non_blocking=True) for values in (batch.label, batch.weight))
+        row = torch.from_numpy(batch.row).to(device)
+        stamps, usable = normalised(batch.stamps.to(device, non_blocking=True), training.preprocess)
+        stamps = degrade_centres(stamps, row, training, self.seed, epoch)
+        stamps = augment(stamps, row, training.augment, training.preprocess.clip, self.seed, epoch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bf16):
+            logit = self.stepped(stamps, self._beside(batch.features))
+        losses = example_losses(logit.float(), label, training.loss) * weight
+        return torch.where(usable, losses, torch.nan).sum()
+
+    def _no_loss(self) -> Tensor:
+        """Zero, through the network: a process without a share of the last batch takes part in the step."""
+        stamps = torch.zeros(1, *self.feed.stamp_shape, device=self.world.device)
+        beside = self._beside(torch.zeros(1, self.feed.features.shape[1]))
+        logit: Tensor = self.stepped(stamps, beside)
+        return (0.0 * logit).sum()
+
+    def _beside(self, features: Tensor) -> Tensor | None:
+        if self.features is None:
+            return None
+        return torch.from_numpy(self.features.standardised(features.numpy())).to(self.world.device)
+
+    def _reason(self, batch: Batch | None) -> str:
+        if batch is None:
+            return ""
+        _, usable = normalised(batch.stamps, self.training.preprocess)
+        if bool(usable.all()):
+            return ""
+        rows = batch.row[~usable.numpy()][:5].tolist()
+        return f"; {unusable_text(batch.stamps, usable, self.training.preprocess)}, rows {rows} of the cube"
+
+    def _finish_epoch(self) -> None:
+        """Validate, record, keep the weights if they are the best."""
+        progress, training = self.progress, self.training
+        started = time.perf_counter()
+        network = self._validated_network()
+        scorer = Scorer(network, training.preprocess, self.features, self.world.device)
+        logit = scan_split(scorer, self.val, self.world).logit
+        curve = roc_curve(self.val.label, logit)
+        degradation = training.centre_degradation
+        record = EpochRecord(
+            epoch=progress.epoch,
+            train_loss=progress.loss_sum / len(self.feed),
+            val_loss=mean_loss(self.val.label, logit),
+            val_auc=auc(self.val.label, logit),
+            val_tpr_at_fpr={str(fpr): tpr_at_fpr(curve, fpr) for fpr in VALIDATION_FPRS},
+            learning_rate=float(self.optimiser.param_groups[0]["lr"]),
+            seconds=progress.trained_s + time.perf_counter() - started,
+            samples_per_s=len(self.feed) / progress.trained_s,
+            data_wait_fraction=progress.wait_s / progress.trained_s,
+            centre_probability=0.0 if degradation is None else degradation.probability.at(progress.epoch),
+            centre_strength=0.0 if degradation is None else degradation.strength.at(progress.epoch),
+        )
+        best = None if progress.best_epoch is None else progress.history[progress.best_epoch]
+        progress.history.append(record)
+        if is_better(record, best, training.select_by):
+            progress.best_epoch = record.epoch
+            self.best = _on_cpu(network)
+        progress.next_epoch()
+        if self.world.rank == 0:
+            logger.info("epoch", extra={"fields": asdict(record)})
+
+    def _validated_network(self) -> StagedNetwork:
+        """The network whose weights count: the moving average if one is kept."""
+        return self.network if self.average is None else self.average
+
+    def _restored(self) -> Progress:
+        """Where a training of the same identity got, with weights and optimiser put there; else the beginning."""
+        if self.state_file is None:
+            return Progress()
+        data = self.state_file.read_bytes() if self.world.rank == 0 and self.state_file.exists() else None
+        data = self.world.from_first(data)
+        found = None if data is None else unpack_state(data, self.identity, self.optimiser)
+        if found is None:
+            return Progress()
+        progress, weights = found
+        self.network.load_state_dict(weights["network"])
+        if self.average is not None:
+            self.average.load_state_dict(weights["average"])
+        self.best = weights.get("best", {})
+        logger.info("resumed", extra={"fields": {"epoch": progress.epoch, "batch": progress.batch}})
+        return progress
+
+    def _store(self) -> None:
+        """Write the state, so that `_restored` finds it."""
+        if self.state_file is None or self.world.rank != 0:
+            return
+        weights = {"network": self.network.state_dict(), "best": self.best}
+        if self.average is not None:
+            weights["average"] = self.average.state_dict()
+        self.state_file.write_bytes(pack_state(self.identity, self.progress, weights, self.optimiser))
 
 
-def learning_rate(step: int, warmup_steps: int, n_steps: int, peak: float) -> float:
-    """Rate of one step: linear from peak / warmup_steps to peak over the warm-up, then half a cosine towards 0.
+def is_better(record: EpochRecord, best: EpochRecord | None, metric: str) -> bool:
+    """True if an epoch beats another one, or there is none, in a metric; ties go to the lower loss.
 
-    Args:
-        step: 0-based, less than `n_steps`.
-        warmup_steps: steps of the first epoch.
-        n_steps: steps of all epochs.
-        peak: the configured learning rate.
+    Raises:
+        VerificationError: the validation split has too few negatives for the metric.
     """
-    if step < warmup_steps:
-        return peak * ((step + 1) / warmup_steps)
-    progress = (step - warmup_steps) / (n_steps - warmup_steps)
-    return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
+    value = record.value(metric)
+    if value is None:
+        raise VerificationError(f"training.select_by {metric}: the validation split has too few negatives for it")
+    return best is None or (value, -record.val_loss) > (best.value(metric), -best.val_loss)
 
 
-def mean_loss(label: NDArray[np.uint8], logit: NDArray[np.float32]) -> float:
-    """Mean binary cross-entropy in float64. [nat]
+def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move an average of weights towards a network's: a <- d a + (1 - d) w, d = min(decay, (1 + step) / (10 + step)).
 
-    Args:
-        label: (example) 0 or 1.
-        logit: (example) float32.
+    The first steps count more, so that the initial weights are forgotten.
     """
-    wide = logit.astype(np.float64)
-    return float(np.mean(np.logaddexp(0.0, wide) - label * wide))
+    kept = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
+            mean.lerp_(weight, 1.0 - kept)
 
 
-def _is_better(record: EpochRecord, best: EpochRecord) -> bool:
-    return (record.val_auc, -record.val_loss) > (best.val_auc, -best.val_loss)
+def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}

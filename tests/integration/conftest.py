@@ -44,7 +44,7 @@ SMALL = (
     "gates.min_per_class=10",
     "gates.folds=2",
     "training.epochs=1",
-    "training.base_channels=4",
+    "training.network.base_channels=4",
     "training.batch_size=16",
     "training.threads=1",
 )

@@ -118,7 +118,7 @@ def test_folder_that_is_no_training_cube_is_refused(run_folder: Path, tmp_path: 
 
 def test_network_is_judged_from_the_probes_beside_its_checkpoint(run_folder: Path, tmp_path: Path) -> None:
     """With --model the gates on the network follow those on the data; what they lack fails them, and the command."""
-    cube, checkpoint = run_folder / "cubes/training", Location(str(tmp_path / "checkpoint.pt"))
+    cube, checkpoint = run_folder / "cubes/training", Location(str(tmp_path / "checkpoint.safetensors"))
     assert "no checkpoint is there" in str(dhs_gates(cube, "--model", checkpoint.path).exception)
     checkpoint.write_bytes(b"weights")
     config = RunConfig.model_validate(json.loads((run_folder / "run.json").read_text())["config"])

@@ -47,7 +47,7 @@ def build_context(root: Path, ring_logit: float = -4.0, **gates: object) -> RunC
     cube = layout.cube("training")
     create_cube(cube, TRAINING, SHAPE)
     publish_cube(cube, cube_attributes(TRAINING, SHAPE, {"bands": ["g", "r", "z"], "plan_sha256": "p" * 64}))
-    checkpoint = layout.training.join("checkpoint.pt")
+    checkpoint = layout.training.join("checkpoint.safetensors")
     checkpoint.write_bytes(b"weights")
     identity = probe_identity(config, layout, checkpoint)
     store_probes(probe_folder(checkpoint, identity), identity, config, ring_logit)
@@ -118,7 +118,7 @@ def test_failed_gate_ends_the_stage_unless_waived(tmp_path: Path) -> None:
 def test_without_a_network_there_is_nothing_to_judge(tmp_path: Path) -> None:
     """Training switched off: no stage. Training without its checkpoint: an error."""
     context = build_context(tmp_path)
-    context.layout.training.join("checkpoint.pt").remove()
+    context.layout.training.join("checkpoint.safetensors").remove()
     with pytest.raises(VerificationError, match="no network was trained"):
         check_network_gates(context)
     training = context.config.training.model_copy(update={"enabled": False})
@@ -136,7 +136,7 @@ def test_without_a_network_there_is_nothing_to_judge(tmp_path: Path) -> None:
 def test_missing_probes_are_made_by_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program gets the run and the checkpoint; if it leaves no probes, that is an error."""
     context = build_context(tmp_path)
-    checkpoint = context.layout.training.join("checkpoint.pt")
+    checkpoint = context.layout.training.join("checkpoint.safetensors")
     checkpoint.write_bytes(b"other weights")
     started: list[tuple[str, list[str]]] = []
 

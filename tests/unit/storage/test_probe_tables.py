@@ -58,7 +58,7 @@ def write(folder: Location, identity: dict[str, object]) -> tuple[pd.DataFrame, 
 
 def test_round_trip(tmp_path: Path) -> None:
     """Scores, embeddings in the order of their features, and counts come back; NaN stays NaN."""
-    folder = probe_folder(Location(str(tmp_path)).join("checkpoint.pt"), IDENTITY)
+    folder = probe_folder(Location(str(tmp_path)).join("checkpoint.safetensors"), IDENTITY)
     assert read_probes(folder, IDENTITY) is None
     examples, layers = write(folder, IDENTITY)
     stored = read_probes(folder, IDENTITY)
@@ -74,7 +74,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_folder_lies_beside_the_checkpoint_and_depends_on_the_identity() -> None:
     """Another seed has another folder; the order of the keys is no part of it."""
-    checkpoint = Location("s3://bucket/run/training/checkpoint.pt", "eu-west-1")
+    checkpoint = Location("s3://bucket/run/training/checkpoint.safetensors", "eu-west-1")
     folder = probe_folder(checkpoint, IDENTITY)
     assert folder.url.startswith("s3://bucket/run/training/probes/")
     assert folder.region == "eu-west-1"
@@ -84,7 +84,7 @@ def test_folder_lies_beside_the_checkpoint_and_depends_on_the_identity() -> None
 
 def test_identity_follows_weights_plan_and_settings(tmp_path: Path) -> None:
     """Everything that decides a score changes the identity; a bound does not; what is missing is an error."""
-    run, checkpoint = run_with_cube(tmp_path / "a", plan_sha256="p"), Location(str(tmp_path / "checkpoint.pt"))
+    run, checkpoint = run_with_cube(tmp_path / "a", plan_sha256="p"), Location(str(tmp_path / "checkpoint.safetensors"))
     with pytest.raises(ContractError, match="no checkpoint is there"):
         probe_identity(config(tmp_path), run, checkpoint)
     checkpoint.write_bytes(b"weights")
@@ -103,7 +103,7 @@ def test_identity_follows_weights_plan_and_settings(tmp_path: Path) -> None:
 
 def test_anchors_are_known_by_their_measured_table(tmp_path: Path) -> None:
     """Without the section the table is not looked at; with it its bytes count, and its absence is an error."""
-    run, checkpoint = run_with_cube(tmp_path / "run", plan_sha256="p"), Location(str(tmp_path / "checkpoint.pt"))
+    run, checkpoint = run_with_cube(tmp_path / "run", plan_sha256="p"), Location(str(tmp_path / "checkpoint.safetensors"))
     checkpoint.write_bytes(b"weights")
     named = config(tmp_path, anchors={"url": "anchors.parquet"})
     with pytest.raises(ContractError, match=r"measured\.parquet: expected measured anchors, found none"):

@@ -7,13 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from pipeline.contracts.datasets import ROLES, SPLITS, TRAINING
+from pipeline.contracts.network_config import NetworkSection
 from pipeline.contracts.schema import SAMPLE_DIM, Variable
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.storage.cube import CubeShape, PublishedCube, create_cube, cube_attributes, open_cube, publish_cube
 from pipeline.storage.cube import write_shard as write_cube_shard
 from pipeline.storage.locations import Location
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.epoch_order import batch_share, epoch_permutation
+from pipeline.training.features import FeatureSpec
+from pipeline.training.feed import Batch
+from pipeline.training.models.catalogue import build_network
 
 BANDS = ("g", "r", "z")
 SIZE_PX = 32
@@ -85,7 +93,7 @@ sampling: {{method: none, metric: arc_snr}}
 shards: {{samples: {SHARD_SAMPLES}, inner_chunk: 8}}
 cluster: {{kind: local}}
 training:
-  {{epochs: 2, batch_size: 16, base_channels: 4, threads: 1, preprocess: {{annulus_px: [9, 16]}}}}
+  {{epochs: 2, batch_size: 16, network: {base_channels: 4}, threads: 1, preprocess: {{annulus_px: [9, 16]}}}}
 """,
         encoding="utf-8",
     )
@@ -95,3 +103,73 @@ training:
 def _zeros(variable: Variable, sizes: dict[str, int]) -> np.ndarray:
     shape = tuple(sizes[dim] for dim in variable.dims)
     return np.full(shape, "", dtype=object) if variable.dtype == "str" else np.zeros(shape, dtype=variable.dtype)
+
+
+@pytest.fixture
+def make_feed() -> Callable[..., ArrayFeed]:
+    """A split of given stamps, read as a feed of a cube would be."""
+
+    def make(
+        stamps: np.ndarray,
+        label: np.ndarray,
+        row: np.ndarray | None = None,
+        columns: dict[str, np.ndarray] | None = None,
+        features: np.ndarray | None = None,
+        split: str = "train",
+    ) -> ArrayFeed:
+        return ArrayFeed(stamps, label, row, columns or {}, features, split)
+
+    return make
+
+
+class ArrayFeed:
+    """Stands for a SplitFeed in tests of what comes after it; keeps the ids it gave out."""
+
+    def __init__(self, stamps, label, row, columns, features, split) -> None:
+        self.stamps, self.label, self.split = stamps.astype(np.float32), label.astype(np.uint8), split
+        self.row = np.arange(len(label)) if row is None else row
+        self.columns = xr.Dataset({name: ("example", values) for name, values in columns.items()})
+        self.features = np.empty((len(label), 0), np.float32) if features is None else features.astype(np.float32)
+        self.stamp_shape = self.stamps.shape[1:]
+        self.given: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def shuffled(self, batch_size, seed, epoch, rank=0, world=1, start_batch=0):
+        order = epoch_permutation(len(self), seed, epoch)
+        for start in range(start_batch * batch_size, len(self), batch_size):
+            share = order[start : start + batch_size]
+            yield self._batch(share[slice(*batch_share(share.size, rank, world, 1))])
+
+    def in_order(self, batch_size, rank=0, world=1):
+        for start in range(0, len(self), batch_size):
+            share = np.arange(start, min(start + batch_size, len(self)))
+            yield self._batch(share[slice(*batch_share(share.size, rank, world, 1))])
+
+    def _batch(self, chosen: np.ndarray) -> Batch:
+        self.given.extend(chosen.tolist())
+        label = torch.from_numpy(self.label[chosen].astype(np.float32))
+        features = torch.from_numpy(self.features[chosen])
+        return Batch(torch.from_numpy(self.stamps[chosen]), label, torch.ones_like(label), self.row[chosen], features)
+
+
+@pytest.fixture
+def make_checkpoint() -> Callable[..., Checkpoint]:
+    """A network that was not trained."""
+
+    def make(
+        seed: int = 0,
+        bands: tuple[str, ...] = BANDS,
+        size: int = SIZE_PX,
+        annulus_px: tuple[float, float] = (9.0, 16.0),
+        features: FeatureSpec | None = None,
+    ) -> Checkpoint:
+        torch.manual_seed(seed)
+        network = NetworkSection(base_channels=4)
+        weights = build_network(network, len(bands), 0 if features is None else len(features.mean)).state_dict()
+        spec = PreprocessSection(annulus_px=annulus_px)
+        made = (weights, network, features, spec, bands, size, 0.262, 0, "val_auc", {}, 1)
+        return Checkpoint(*made, "a", "b", "c", "d", "e")
+
+    return make

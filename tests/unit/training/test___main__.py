@@ -21,7 +21,10 @@ from pipeline.training.__main__ import main
 from pipeline.training.checkpoint import Checkpoint
 
 CubeMaker = Callable[..., PublishedCube]
-OUTPUTS = ["_SUCCESS", "checkpoint.pt", "history.json", "metrics.json", "scores.parquet", "scores_val.parquet"]
+OUTPUTS = [
+    "_SUCCESS", "checkpoint.safetensors", "confusion.npz", "embeddings.parquet", "history.json", "history.parquet",
+    "metrics.json", "scores.parquet", "scores_val.parquet", "state.safetensors",
+]  # fmt: skip
 WITHOUT_DASK = """
 import sys
 
@@ -79,7 +82,7 @@ def test_whole_program_runs_where_dask_is_not_installed(
     metrics = json.loads((out / "metrics.json").read_bytes())
     assert (metrics["n_positives"], metrics["n_negatives"]) == (n_positives, n_positives + n_controls)
     history = json.loads((out / "history.json").read_bytes())
-    checkpoint = Checkpoint.from_bytes((out / "checkpoint.pt").read_bytes())
+    checkpoint = Checkpoint.from_bytes((out / "checkpoint.safetensors").read_bytes())
     assert checkpoint.metrics == history[checkpoint.epoch]
     assert checkpoint.preprocess == PreprocessSection(annulus_px=(9.0, 16.0))
     assert (checkpoint.bands, checkpoint.stamp_size_px, checkpoint.plan_sha256) == (("g", "r", "z"), 32, "p" * 64)

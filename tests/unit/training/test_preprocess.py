@@ -8,7 +8,7 @@ import torch
 
 from pipeline.contracts.errors import ConfigError, ContractError
 from pipeline.contracts.training_config import PreprocessSection
-from pipeline.training.preprocess import annulus, normalise, require_same_spec, stamp_radius
+from pipeline.training.preprocess import annulus, normalise, normalised, require_same_spec, spec_sha256, stamp_radius
 
 
 def _stamps(n: int = 5, size: int = 64) -> np.ndarray:
@@ -86,3 +86,20 @@ def test_another_spec_is_refused() -> None:
     for other in (PreprocessSection(clip=5.0), PreprocessSection(annulus_px=(16.0, 32.0))):
         with pytest.raises(ContractError, match="trained with preprocess"):
             require_same_spec(PreprocessSection(), other)
+
+
+def test_unusable_stamps_are_told_apart_without_spoiling_the_others() -> None:
+    """Flag false and zeros for a NaN pixel and for a band without noise; the other stamps have the bits they have alone."""
+    stamps = torch.from_numpy(_stamps())
+    stamps[1, 0, 0, 0] = float("nan")
+    stamps[3, 2] = 1.0
+    values, usable = normalised(stamps, PreprocessSection())
+    assert usable.tolist() == [True, False, True, False, True]
+    assert bool((values[~usable] == 0).all())
+    assert torch.equal(values[usable], normalise(stamps[usable], PreprocessSection()))
+
+
+def test_hash_follows_the_values() -> None:
+    """Equal specs have equal hashes, another clip another one."""
+    assert spec_sha256(PreprocessSection()) == spec_sha256(PreprocessSection(clip=10.0))
+    assert spec_sha256(PreprocessSection()) != spec_sha256(PreprocessSection(clip=9.0))

@@ -24,7 +24,6 @@ from pipeline.storage.cube import write_shard as write_cube_shard
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.probe_tables import probe_folder, probe_identity, read_probes
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.model import LensResNet, predict_embeddings
 from pipeline.training.preprocess import normalise
 from pipeline.training.probes import chosen_rows, load_prober, main, verify_probes
 
@@ -52,18 +51,18 @@ def store_cutouts(cube: PublishedCube, layout: RunLayout, name_of: str = "task-{
     publish_cube(location, cube_attributes(CUTOUTS, shape, {"bands": ["g", "r", "z"], "plan_sha256": "p" * 64}))
 
 
-def store_checkpoint(folder: Path, seed: int = 0, bands: tuple[str, ...] = ("g", "r", "z")) -> Location:
-    """An untrained network for stamps of 32 px."""
-    torch.manual_seed(seed)
-    weights = LensResNet(len(bands), 4).state_dict()
-    location = Location(str(folder)).join("checkpoint.pt")
-    checkpoint = Checkpoint(weights, weights, SPEC, bands, 32, 4, 0, "val_auc", {}, "a", "b", "c", "d", "e")
+CheckpointMaker = Callable[..., Checkpoint]
+
+
+def store(checkpoint: Checkpoint, folder: Path) -> Location:
+    """A checkpoint as a file."""
+    location = Location(str(folder)).join("checkpoint.safetensors")
     location.write_bytes(checkpoint.to_bytes())
     return location
 
 
 @pytest.fixture
-def arguments(make_cube: CubeMaker, config_file: Path, tmp_path: Path) -> list[str]:
+def arguments(make_cube: CubeMaker, make_checkpoint: CheckpointMaker, config_file: Path, tmp_path: Path) -> list[str]:
     """Cubes, configuration and a checkpoint, as command line arguments."""
     cube = make_cube(n_rows=160, name="run/cubes/training")
     store_cutouts(cube, RunLayout(Location(str(tmp_path / "run"))))
@@ -73,7 +72,7 @@ def arguments(make_cube: CubeMaker, config_file: Path, tmp_path: Path) -> list[s
     urls = {
         "config": str(config_file),
         "run": str(tmp_path / "run"),
-        "checkpoint": store_checkpoint(tmp_path / "network").url,
+        "checkpoint": store(make_checkpoint(), tmp_path / "network").url,
     }
     return [argument for name, url in urls.items() for argument in (f"--{name}", url)]
 
@@ -110,7 +109,7 @@ def test_program_writes_every_probe_once_and_the_gates_read_them(arguments: list
     assert np.isnan(stored["logit_ring"].to_numpy()[kind != "control"]).all()
     assert stored["layer_2"].shape == (2 * n_pairs, 16)
 
-    model = Checkpoint.from_bytes(checkpoint.read_bytes()).network(CPU)
+    model = Checkpoint.from_bytes(checkpoint.read_bytes()).build(CPU)
     row = int(stored["row"].to_numpy()[kind == "control_row"][0])
     first, _ = cube.shard_range(row // cube.shard_samples)
     stamp = cube.read_shard(row // cube.shard_samples, ["control"])["control"].to_numpy()[row - first]
@@ -160,9 +159,10 @@ def test_anchors_are_embedded_and_another_network_has_its_own_probes(
     assert anchor.sum() == 6
     assert np.unique(stored["embedded_host_id"].to_numpy()[anchor]).size == 6
     np.testing.assert_allclose(stored["embedded_psfsize_arcsec"].to_numpy()[anchor], 1.3, rtol=1e-6)
-    normalised = normalise(torch.from_numpy(image[:6]), SPEC).numpy()
-    network = Checkpoint.from_bytes(checkpoint.read_bytes()).network(CPU)
-    alone = predict_embeddings(network, normalised, CPU)[-1]
+    normalised = normalise(torch.from_numpy(image[:6]), SPEC)
+    network = Checkpoint.from_bytes(checkpoint.read_bytes()).build(CPU)
+    with torch.inference_mode():
+        alone = network.embed(normalised)[-1].numpy()
     np.testing.assert_allclose(stored["layer_2"].to_numpy()[anchor], alone, atol=1e-5)
     assert len(list(Path(checkpoint.path).parent.joinpath("probes").iterdir())) == 2
     result = run_network_gates(stored, config)[-1]
@@ -182,13 +182,15 @@ def test_rows_are_bounded_and_spread(make_cube: CubeMaker) -> None:
 
 
 @pytest.mark.parametrize("fault", ["checkpoint", "bands", "cutouts", "broken"])
-def test_what_does_not_belong_together_is_refused(arguments: list[str], tmp_path: Path, fault: str) -> None:
+def test_what_does_not_belong_together_is_refused(
+    arguments: list[str], make_checkpoint: CheckpointMaker, tmp_path: Path, fault: str
+) -> None:
     """No checkpoint, one of other bands, cutouts of other rows: exit 2 without marker; broken weights: exit 3."""
     _, layout, checkpoint = parsed(arguments)
     if fault == "checkpoint":
         arguments[-1] = str(tmp_path / "nowhere.pt")
     if fault == "bands":
-        store_checkpoint(tmp_path / "network", bands=("g", "r"))
+        store(make_checkpoint(bands=("g", "r")), tmp_path / "network")
     if fault == "cutouts":
         shutil.rmtree(layout.cube("cutouts").path)
         store_cutouts(open_cube(layout.cube("training")), layout, "other-{}")
@@ -200,14 +202,14 @@ def test_what_does_not_belong_together_is_refused(arguments: list[str], tmp_path
     assert not list((tmp_path / "network").rglob("_SUCCESS"))
 
 
-def test_scores_of_another_network_are_found(arguments: list[str]) -> None:
+def test_scores_of_another_network_are_found(arguments: list[str], make_checkpoint: CheckpointMaker) -> None:
     """Weights that do not reproduce the stored scores, and a changed file, raise VerificationError."""
     assert main(arguments) == 0
     config, layout, checkpoint = parsed(arguments)
     verify_probes(config, layout, checkpoint, CPU)
     _, before = probes_of(config, layout, checkpoint)
     marker = json.loads(before.join("_SUCCESS").read_bytes())
-    store_checkpoint(Path(checkpoint.path).parent, seed=1)
+    store(make_checkpoint(seed=1), Path(checkpoint.path).parent)
     marker["identity"] = probe_identity(config, layout, checkpoint)
     folder = probe_folder(checkpoint, marker["identity"])
     Path(before.path).rename(folder.path)

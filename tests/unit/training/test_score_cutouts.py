@@ -25,7 +25,7 @@ from pipeline.storage.cube import (
 )
 from pipeline.storage.locations import Location
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.model import LensResNet, predict_logits
+from pipeline.training.features import FeatureSpec
 from pipeline.training.preprocess import normalise
 from pipeline.training.score_cutouts import main, score_cutouts
 
@@ -55,40 +55,50 @@ def config(make_config: Callable[..., RunConfig]) -> RunConfig:
     return make_config("survey.stamp_size_px=32", "training.preprocess.annulus_px=[10, 16]")
 
 
-def checkpoint(folder: Path, size: int = SIZE) -> Location:
-    """A stored network that was not trained."""
-    torch.manual_seed(1)
-    weights = LensResNet(3, 4).state_dict()
-    made = Checkpoint(weights, weights, SPEC, ("g", "r", "z"), size, 4, 0, "val_auc", {}, "a", "b", "c", "d", "e")
-    location = Location(str(folder / "checkpoint.pt"))
+CheckpointMaker = Callable[..., Checkpoint]
+
+
+def store(made: Checkpoint, folder: Path) -> Location:
+    """A checkpoint as a file."""
+    location = Location(str(folder / "checkpoint.safetensors"))
     location.write_bytes(made.to_bytes())
     return location
 
 
-def test_usable_stamps_are_scored_as_in_training(config: RunConfig, cube: PublishedCube, tmp_path: Path) -> None:
-    """Logits are those of the network on normalised stamps; rows that are not usable have none."""
+def test_usable_stamps_are_scored_as_in_training(
+    config: RunConfig, cube: PublishedCube, make_checkpoint: CheckpointMaker, tmp_path: Path
+) -> None:
+    """Logits are those of the network on normalised stamps beside their features; unusable rows have none."""
+    features = FeatureSpec(("psfsize_arcsec",), (1.0, 1.0, 1.0), (0.1, 0.1, 0.1))
+    made = make_checkpoint(annulus_px=SPEC.annulus_px, features=features)
     out = Location(str(tmp_path / "scores.parquet"))
-    table = score_cutouts(config, checkpoint(tmp_path), cube, out)
+    table = score_cutouts(config, store(made, tmp_path), cube, out)
     assert table["cube_row"].to_pylist() == [0, 2, 3, 5]
-    images = np.concatenate([cube.read_shard(shard, ["image"])["image"].to_numpy() for shard in (0, 1)])
-    stamps = normalise(torch.from_numpy(images[[0, 2, 3, 5]]), SPEC).numpy()
-    network = Checkpoint.from_bytes(checkpoint(tmp_path).read_bytes()).network(torch.device("cpu"))
-    expected = predict_logits(network, stamps, torch.device("cpu"))
-    np.testing.assert_allclose(table["logit"].to_numpy(), expected, rtol=1e-5, atol=1e-6)
+    names = ["image", "psfsize_arcsec"]
+    rows = xr.concat([cube.read_shard(shard, names) for shard in (0, 1)], "sample").isel(sample=[0, 2, 3, 5])
+    stamps = normalise(torch.from_numpy(rows["image"].to_numpy()), SPEC)
+    beside = (torch.from_numpy(rows["psfsize_arcsec"].to_numpy()) - 1.0) / 0.1
+    with torch.inference_mode():
+        expected = made.build(torch.device("cpu"))(stamps, beside).numpy()
+    np.testing.assert_allclose(table["logit"].to_numpy(), expected, rtol=1e-4, atol=1e-5)
     assert out.exists()
 
 
 def test_other_stamps_or_preprocessing_are_refused(
-    config: RunConfig, cube: PublishedCube, make_config: Callable[..., RunConfig], tmp_path: Path
+    config: RunConfig,
+    cube: PublishedCube,
+    make_config: Callable[..., RunConfig],
+    make_checkpoint: CheckpointMaker,
+    tmp_path: Path,
 ) -> None:
     """Nothing is scored and nothing written."""
     out = Location(str(tmp_path / "scores.parquet"))
     with pytest.raises(ContractError, match="trained with preprocess"):
-        score_cutouts(make_config(), checkpoint(tmp_path), cube, out)
-    with pytest.raises(ContractError, match="64 px, got"):
-        score_cutouts(config, checkpoint(tmp_path, 64), cube, out)
+        score_cutouts(make_config(), store(make_checkpoint(annulus_px=SPEC.annulus_px), tmp_path), cube, out)
+    with pytest.raises(ContractError, match="expects stamps of 64 px"):
+        score_cutouts(config, store(make_checkpoint(size=64), tmp_path), cube, out)
     with pytest.raises(ContractError, match="no checkpoint"):
-        score_cutouts(config, Location(str(tmp_path / "none.pt")), cube, out)
+        score_cutouts(config, Location(str(tmp_path / "none.safetensors")), cube, out)
     assert not out.exists()
 
 

@@ -1,146 +1,224 @@
-"""The loop: it learns, repeats exactly, warms up, selects and stops as promised."""
+"""The loop: it learns, repeats exactly, goes on after an interruption, selects and stops as promised."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
-from pipeline.contracts.errors import VerificationError
-from pipeline.contracts.training_config import CentreDegradation, PreprocessSection, TrainingSection
+from pipeline.contracts.errors import StoppedError, VerificationError
+from pipeline.contracts.network_config import SELECTION_METRICS
+from pipeline.contracts.training_config import TrainingSection
 from pipeline.storage.cube import PublishedCube
-from pipeline.training.loader import Examples, load_examples
-from pipeline.training.model import LensResNet, predict_logits
-from pipeline.training.train import EpochRecord, _is_better, configure_torch, learning_rate, mean_loss, train
+from pipeline.storage.locations import Location
+from pipeline.training.feed import open_feed
+from pipeline.training.history import EpochRecord
+from pipeline.training.losses import mean_loss
+from pipeline.training.processes import World, configure_torch
+from pipeline.training.train import TrainingResult, is_better, train, update_average
 
 CubeMaker = Callable[..., PublishedCube]
-SPEC = PreprocessSection(annulus_px=(9.0, 16.0))
-DEGRADED = CentreDegradation.model_validate({"kinds": ["mask", "noise"], "radius_px": 3, "probability": 0.5})
-SHORT = TrainingSection(epochs=3, batch_size=16, base_channels=4, learning_rate=3e-3, preprocess=SPEC)
+Feeds = dict[str, Any]
+CPU = World(torch.device("cpu"))
+SHORT: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 16,
+    "learning_rate": 3e-3,
+    "network": {"base_channels": 4},
+    "preprocess": {"annulus_px": [5, 8]},
+    "centre_degradation": {"kinds": ["mask", "noise"], "radius_px": 3, "probability": 0.5},
+    "augment": {"shift_px": 1, "brightness": 0.1},
+}
 
 
-def _noise(n: int = 40, seed: int = 0) -> dict[str, Examples]:
-    stamps = np.random.default_rng(seed).normal(size=(n, 3, 16, 16)).astype(np.float32)
-    label = (np.arange(n) % 2).astype(np.uint8)
-    one = Examples("train", stamps, label, np.arange(n), xr.Dataset(), SPEC)
-    return {"train": one, "val": one}
+def section(**changes: object) -> TrainingSection:
+    """The short training, changed."""
+    return TrainingSection.model_validate(SHORT | changes)
+
+
+@pytest.fixture
+def noise(make_feed: Callable[..., Any]) -> Callable[..., Feeds]:
+    """Train and val of pure noise, 40 examples, two of a row."""
+
+    def make(n: int = 40, seed: int = 0) -> Feeds:
+        configure_torch(1)
+        stamps = np.random.default_rng(seed).normal(size=(n, 3, 16, 16))
+        label = (np.arange(n) % 2 == 0).astype(np.uint8)
+        features = np.random.default_rng(1).normal(5.0, 3.0, (n, 2))
+        return {name: make_feed(stamps, label, np.arange(n) // 2, features=features) for name in ("train", "val")}
+
+    return make
 
 
 def _same(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
+def _losses(result: TrainingResult) -> list[tuple[float, float, float]]:
+    return [(record.train_loss, record.val_loss, record.learning_rate) for record in result.history]
+
+
 def test_bright_rings_are_learned(make_cube: CubeMaker) -> None:
     """Rings far above the noise are told from controls of held-out hosts, and the losses fall."""
-    device = configure_torch(1)
-    examples = load_examples(make_cube(), SPEC)
-    result = train(examples, SHORT.model_copy(update={"epochs": 8}), 1, device)
-    assert result.best.record.val_auc > 0.95
+    configure_torch(1)
+    training = section(epochs=8, preprocess={"annulus_px": [9, 16]}, centre_degradation=None, augment={})
+    result = train(open_feed(make_cube(), training.feed), training, 1, CPU)
+    assert result.best.val_auc > 0.95
     assert result.history[-1].train_loss < 0.7 * result.history[0].train_loss
+    assert 0.0 <= result.history[-1].data_wait_fraction <= 1.0
 
 
-def test_same_seed_gives_identical_weights() -> None:
+def test_same_seed_gives_identical_weights(noise: Callable[..., Feeds]) -> None:
     """Two runs agree in every bit of best and last weights; another seed does not."""
-    device = configure_torch(1)
-    training = SHORT.model_copy(update={"centre_degradation": DEGRADED})
-    first, second, other = (train(_noise(), training, seed, device) for seed in (5, 5, 6))
-    assert _same(first.last.weights, second.last.weights)
-    assert _same(first.best.weights, second.best.weights)
-    assert not _same(first.last.weights, other.last.weights)
+    first, second, other = (train(noise(), section(), seed, CPU) for seed in (5, 5, 6))
+    assert _same(first.last_weights, second.last_weights)
+    assert _same(first.weights, second.weights)
+    assert not _same(first.last_weights, other.last_weights)
 
 
-def test_only_train_and_val_are_read() -> None:
-    """The test split may be absent during training."""
-    assert len(train(_noise(), SHORT, 1, configure_torch(1)).history) == 3
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_interrupted_training_equals_the_uninterrupted_one(
+    noise: Callable[..., Feeds], tmp_path: Path, optimiser: str
+) -> None:
+    """Stopped in the middle of three epochs and started again: every loss and every weight bit for bit, average too."""
+    training = section(ema_decay=0.9, optimiser={"kind": optimiser})
+    whole = train(noise(), training, 5, CPU)
+    state, stops, seen = Location(str(tmp_path / "state")), [2, 2, 3], []
+    for steps in stops:
+        feeds, asked = noise(), iter([False] * (steps - 1) + [True])
+        with pytest.raises(StoppedError, match="the state is stored"):
+            train(feeds, training, 5, CPU, state, {"of": "this"}, lambda asked=asked: next(asked))
+        seen += feeds["train"].given
+    feeds = noise()
+    again = train(feeds, training, 5, CPU, state, {"of": "this"})
+    assert _losses(again) == _losses(whole)
+    assert _same(again.last_weights, whole.last_weights)
+    assert _same(again.weights, whole.weights)
+    assert again.best.epoch == whole.best.epoch
 
 
-def test_snapshots_hold_the_weights_of_their_epoch() -> None:
-    """The last snapshot's weights reproduce the last validation loss, the best snapshot's the best one's."""
-    device = configure_torch(1)
-    examples = _noise()
-    result = train(examples, SHORT, 2, device)
-    assert result.last.record == result.history[-1]
-    assert result.best.record.val_auc == max(record.val_auc for record in result.history)
-    for snapshot in (result.last, result.best):
-        model = LensResNet(3, SHORT.base_channels)
-        model.load_state_dict(snapshot.weights)
-        logit = predict_logits(model, examples["val"].stamps, device)
-        assert mean_loss(examples["val"].label, logit) == pytest.approx(snapshot.record.val_loss, rel=1e-5)
+def test_finished_epochs_are_kept_and_a_state_of_something_else_is_not_used(
+    noise: Callable[..., Feeds], tmp_path: Path
+) -> None:
+    """A finished state trains nothing more; another identity begins anew."""
+    state = Location(str(tmp_path / "state"))
+    first = train(noise(), section(), 5, CPU, state, {"of": "this"})
+    feeds = noise()
+    again = train(feeds, section(), 5, CPU, state, {"of": "this"})
+    assert feeds["train"].given == []
+    assert again.history == first.history
+    assert _same(again.weights, first.weights)
+    feeds = noise()
+    train(feeds, section(epochs=1, centre_degradation=None), 5, CPU, state, {"of": "that"})
+    assert len(feeds["train"].given) == 40
 
 
-def test_nan_loss_stops_and_names_epoch_and_batch() -> None:
-    """A NaN that reaches the network raises before any weight is updated with it."""
-    examples = _noise()
-    examples["train"].stamps[:] = np.nan
-    with pytest.raises(VerificationError, match="epoch 0, batch 0: loss nan"):
-        train(examples, SHORT, 1, configure_torch(1))
+def test_every_example_is_seen_once_an_epoch(noise: Callable[..., Feeds]) -> None:
+    """Ids given out in three epochs: each of them three times, in another order every epoch; test is never asked for."""
+    feeds = noise(43)
+    train(feeds, section(), 1, CPU)
+    epochs = np.array(feeds["train"].given).reshape(3, 43)
+    assert (np.sort(epochs, axis=1) == np.arange(43)).all()
+    assert not (epochs[0] == epochs[1]).all()
 
 
-def test_rate_warms_up_over_one_epoch_and_then_falls() -> None:
-    """Linear from peak / n to peak over the first epoch, monotonically down to almost 0 afterwards."""
-    rates = [learning_rate(step, 10, 50, 2.0) for step in range(50)]
-    assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
-    assert rates[10] == 2.0
-    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
-    assert rates[30] == pytest.approx(1.0)
-    assert 0.0 < rates[-1] < 0.01
+def test_lost_examples_are_noticed(noise: Callable[..., Feeds]) -> None:
+    """A feed that gives a batch less than it has is an error, not a shorter epoch."""
+    feeds = noise()
+    complete = feeds["train"].shuffled
+    feeds["train"].shuffled = lambda *arguments: (batch for number, batch in enumerate(complete(*arguments)) if number)
+    with pytest.raises(VerificationError, match="24 examples were seen, expected 40"):
+        train(feeds, section(), 1, CPU)
 
 
-def test_history_records_the_rate_that_was_applied() -> None:
-    """The first epoch ends at the peak, later ones below; all numbers of a record are finite."""
-    history = train(_noise(), SHORT, 1, configure_torch(1)).history
-    assert history[0].learning_rate == SHORT.learning_rate
-    assert history[2].learning_rate < history[1].learning_rate < SHORT.learning_rate
+def test_kept_weights_are_those_of_the_kept_epoch(noise: Callable[..., Feeds]) -> None:
+    """The scorer's logits give the validation loss of the best record; the best is the highest AUC."""
+    feeds = noise()
+    result = train(feeds, section(), 2, CPU)
+    assert result.best.val_auc == max(record.val_auc for record in result.history)
+    logit = result.scorer.logits(feeds["val"].stamps)
+    assert mean_loss(feeds["val"].label, logit) == pytest.approx(result.best.val_loss, rel=1e-5)
+
+
+def test_unusable_stamps_stop_the_training_with_rows_and_batch(noise: Callable[..., Feeds]) -> None:
+    """NaN pixels, and a stamp without noise, raise before any weight is updated with them."""
+    feeds = noise()
+    feeds["train"].stamps[:] = np.nan
+    with pytest.raises(VerificationError, match="epoch 0, batch 0: loss nan.*16 of 16 stamps hold pixels.*rows"):
+        train(feeds, section(), 1, CPU)
+    feeds["train"].stamps[:] = 1.0
+    with pytest.raises(VerificationError, match="16 of 16 stamps have a MAD of 0"):
+        train(feeds, section(), 1, CPU)
+
+
+def test_features_reach_the_head(noise: Callable[..., Feeds]) -> None:
+    """With features that tell the classes apart the network needs no pixels."""
+    feeds = noise()
+    for feed in feeds.values():
+        feed.features[:, 0] = 5.0 + 3.0 * feed.label
+    training = section(epochs=12, feed={"features": ["ebv_mag", "psfdepth_r_mag"]}, learning_rate=0.01)
+    result = train(feeds, training, 1, CPU)
+    assert result.history[-1].val_auc > 0.95
+    assert result.scorer.features is not None
+    assert result.scorer.features.mean[0] == pytest.approx(6.5)
+
+
+def test_training_stops_when_nothing_gets_better(noise: Callable[..., Feeds]) -> None:
+    """On noise with patience 1 the last epoch is the first without gain."""
+    training = section(epochs=40, early_stopping={"patience": 1}, select_by="val_loss")
+    history = train(noise(), training, 1, CPU).history
+    losses = [record.val_loss for record in history]
+    assert 2 <= len(history) < 40
+    assert losses[-1] >= min(losses)
+    assert losses[:-1] == sorted(losses[:-1], reverse=True)
+
+
+def test_bfloat16_and_focal_loss_train(noise: Callable[..., Feeds]) -> None:
+    """Other switches change the curve and leave finite losses; scores stay float32."""
+    plain = _losses(train(noise(), section(), 1, CPU))
+    for changes in ({"amp": "bf16"}, {"loss": {"kind": "focal"}}, {"network": {"name": "bottleneck_resnet"}}):
+        losses = _losses(train(noise(), section(**changes), 1, CPU))
+        assert np.isfinite(losses).all()
+        assert losses != plain
+
+
+def test_history_records_what_was_applied(noise: Callable[..., Feeds]) -> None:
+    """The first epoch ends at the peak rate, later ones below; a record survives JSON."""
+    history = train(noise(), section(), 1, CPU).history
+    assert history[0].learning_rate == SHORT["learning_rate"]
+    assert history[2].learning_rate < history[1].learning_rate < SHORT["learning_rate"]
     assert [record.epoch for record in history] == [0, 1, 2]
-    assert {(record.centre_probability, record.centre_strength) for record in history} == {(0.0, 0.0)}
-    assert all(record.val_tpr_at_fpr == {"0.01": None, "0.001": None} for record in history)
+    assert EpochRecord(**json.loads(json.dumps(vars(history[0])))) == history[0]
 
 
-def test_validation_sees_whole_centres_and_history_the_schedule() -> None:
-    """With every training centre masked the recorded validation loss is that of the stamps as they are."""
-    device, examples = configure_torch(1), _noise()
-    content = {"radius_px": 6, "probability": {"start": 0.5, "end": 1.0, "last_epoch": 2}}
-    training = SHORT.model_copy(update={"centre_degradation": CentreDegradation.model_validate(content)})
-    result = train(examples, training, 2, device)
-    assert [record.centre_probability for record in result.history] == [0.5, 0.75, 1.0]
-    assert [record.centre_strength for record in result.history] == [1.0, 1.0, 1.0]
-    model = LensResNet(3, SHORT.base_channels)
-    model.load_state_dict(result.last.weights)
-    logit = predict_logits(model, examples["val"].stamps, device)
-    assert mean_loss(examples["val"].label, logit) == pytest.approx(result.last.record.val_loss, rel=1e-6)
-    plain = train(examples, SHORT, 2, device)
-    assert plain.history[0].train_loss != result.history[0].train_loss
+@pytest.mark.parametrize("metric", SELECTION_METRICS)
+def test_better_is_the_metric_and_then_the_loss(metric: str) -> None:
+    """A higher value wins, equal values go to the lower loss; too few negatives for a metric are an error."""
+
+    def record(value: float, loss: float, rate: float | None = 0.5) -> EpochRecord:
+        return EpochRecord(0, 0.0, loss, value, {"0.01": rate, "0.001": rate}, 0.0, 0.0, 0.0)
+
+    first = record(0.8, 0.5)
+    assert is_better(first, None, metric)
+    assert is_better(record(0.8, 0.4), first, metric)
+    assert not is_better(record(0.8, 0.6), first, metric)
+    assert is_better(record(0.9, 0.6), first, metric) == (metric == "val_auc")
+    if metric.startswith("val_tpr"):
+        with pytest.raises(VerificationError, match="too few negatives"):
+            is_better(record(0.8, 0.5, None), first, metric)
 
 
-def test_optimizer_steps_follow_the_schedule() -> None:
-    """With labels all 1 the head's bias rises by one rate per step, so its path is the sum of the schedule's rates."""
-    device, examples = configure_torch(1), _noise()
-    examples["train"] = dataclasses.replace(examples["val"], label=np.ones(40, dtype=np.uint8))
-    training = TrainingSection(epochs=2, batch_size=4, base_channels=4, learning_rate=1e-3, weight_decay=0.0)
-    torch.manual_seed(1)
-    start = LensResNet(3, 4).state_dict()["head.bias"].item()
-    path = train(examples, training, 1, device).last.weights["head.bias"].item() - start
-    assert path == pytest.approx(sum(learning_rate(step, 10, 20, 1e-3) for step in range(20)), rel=0.05)
-
-
-def test_ties_in_auc_go_to_the_lower_loss() -> None:
-    """Equal AUC: lower loss wins; equal both: the earlier epoch stays."""
-
-    def record(val_auc: float, val_loss: float) -> EpochRecord:
-        return EpochRecord(0, 1.0, val_loss, val_auc, {}, 0.0, 1.0, 1.0)
-
-    assert _is_better(record(0.9, 0.5), record(0.8, 0.1))
-    assert _is_better(record(0.9, 0.4), record(0.9, 0.5))
-    assert not _is_better(record(0.9, 0.5), record(0.9, 0.5))
-
-
-def test_mean_loss_is_finite_for_saturated_logits() -> None:
-    """Logits of +-200 give their exact loss in float64, where a probability would be 0 or 1."""
-    label = np.array([1, 0, 1], dtype=np.uint8)
-    assert mean_loss(label, np.array([200, -200, -200], dtype=np.float32)) == pytest.approx(200 / 3)
-    assert mean_loss(label, np.zeros(3, dtype=np.float32)) == pytest.approx(np.log(2))
+def test_average_forgets_the_initial_weights() -> None:
+    """The first update moves nine tenths of the way; later ones a share of 1 - decay."""
+    average, network = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    average.weight.data.fill_(0.0)
+    network.weight.data.fill_(1.0)
+    update_average(average, network, 0.99, 0)
+    assert average.weight.item() == pytest.approx(0.9)
+    update_average(average, network, 0.99, 10**6)
+    assert average.weight.item() == pytest.approx(0.901)

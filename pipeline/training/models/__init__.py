@@ -1,0 +1,1 @@
+"""The networks, one file each; `catalogue.build_network` makes them by name."""

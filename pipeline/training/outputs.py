@@ -1,0 +1,148 @@
+"""What a training leaves: scores, embeddings, the stamps it was most wrong about; and the proof that they read back."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline.contracts.errors import VerificationError
+from pipeline.storage.cube import PublishedCube
+from pipeline.storage.locations import Location
+from pipeline.training.feed import SplitFeed
+from pipeline.training.scan import Kept
+from pipeline.training.scorer import logistic
+
+# Columns of the cube that the score table is made of.
+SCORE_COLUMNS = (
+    "task_id", "pair_id", "host_id", "arc_snr", "theta_e_arcsec", "psfsize_arcsec", "psfdepth_r_mag", "bad_pixel_frac",
+    "wise_brightmask_frac", "region_split", "split_healpix", "mag_r", "src_mag", "src_re_arcsec",
+)  # fmt: skip
+
+
+def score_table(cube: PublishedCube, feed: SplitFeed, logit: NDArray[np.float32], bands: tuple[str, ...]) -> pa.Table:
+    """One row per example, in order; rank by `logit`, because `score` saturates at 1 in float32.
+
+    A control of a pair carries the arc_snr and theta_e_arcsec of its pair; `label` says which stamp was scored.
+
+    Args:
+        cube: what the feed reads.
+        feed: what was scored.
+        logit: (example) float32.
+        bands: bands of the cube; psfsize_r and src_dmag are left out without r.
+
+    Returns:
+        task_id, pair_id, host_id, label, logit, score, split, arc_snr, theta_e_arcsec and psfsize_r [arcsec]; and what
+        the EMR completeness job reads beside these: model_score (= score), y_true (= label), cutout_ok, psfdepth_r
+        [mag], bad_pixel_frac, wise_brightmask_frac, region_id (the sky cell of the split), region_split, src_dmag
+        [mag] and src_reff_arcsec, null for controls. Its keys selection_set_id and ranking_mode are the manifest's:
+        they join by task_id.
+    """
+    columns = cube.columns(SCORE_COLUMNS).isel(sample=feed.row)
+    label, score = feed.label, logistic(logit)
+    arrays = {
+        "task_id": _text(columns, "task_id"),
+        "pair_id": pa.array(columns["pair_id"].to_numpy(), pa.int64()),
+        "host_id": pa.array(columns["host_id"].to_numpy(), pa.int64()),
+        "label": pa.array(label, pa.uint8()),
+        "logit": pa.array(logit, pa.float32()),
+        "score": pa.array(score, pa.float32()),
+        "split": pa.array([feed.split] * len(feed), pa.string()),
+        "arc_snr": _float(columns, "arc_snr"),
+        "theta_e_arcsec": _float(columns, "theta_e_arcsec"),
+        "model_score": pa.array(score.astype(np.float64), pa.float64()),
+        "y_true": pa.array(label, pa.int32()),
+        "cutout_ok": pa.array(np.ones(len(feed)), pa.int32()),
+        "psfdepth_r": _float(columns, "psfdepth_r_mag"),
+        "bad_pixel_frac": _float(columns, "bad_pixel_frac"),
+        "wise_brightmask_frac": _float(columns, "wise_brightmask_frac"),
+        "region_id": pa.array(columns["split_healpix"].to_numpy(), pa.int64()),
+        "region_split": _text(columns, "region_split"),
+        "src_reff_arcsec": pa.array(columns["src_re_arcsec"].to_numpy(), pa.float32(), mask=label == 0),
+    }
+    if "r" in bands:
+        band = bands.index("r")
+        offset = columns["src_mag"].to_numpy()[:, band] - columns["mag_r"].to_numpy()
+        arrays["psfsize_r"] = pa.array(columns["psfsize_arcsec"].to_numpy()[:, band], pa.float32())
+        arrays["src_dmag"] = pa.array(offset, pa.float32(), mask=label == 0)
+    return pa.table(arrays)
+
+
+def embedding_table(feed: SplitFeed, embeddings: Kept) -> pa.Table:
+    """One row per embedded example: task_id, label, arc_snr and `embedding`, a list of float32 of one length."""
+    columns = feed.columns.isel(example=embeddings.place)
+    width = embeddings.values.shape[1]
+    flat = pa.array(embeddings.values.reshape(-1), pa.float32())
+    return pa.table(
+        {
+            "task_id": _text(columns, "task_id"),
+            "label": pa.array(feed.label[embeddings.place], pa.uint8()),
+            "arc_snr": _float(columns, "arc_snr"),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, max(width, 1)),
+        }
+    )
+
+
+def confusion_bytes(feed: SplitFeed, logit: NDArray[np.float32], worst: Kept) -> bytes:
+    """The stamps that the network is most wrong about, as an npz file, the worst of each class first.
+
+    Arrays: stamps (example, band, y, x) float32 [nmgy], label, logit, arc_snr, theta_e_arcsec, task_id.
+    """
+    label = feed.label[worst.place]
+    error = np.where(label == 1, -logit[worst.place], logit[worst.place])
+    order = np.lexsort((-error, label))
+    place = worst.place[order]
+    columns = feed.columns.isel(example=place)
+    arrays: dict[str, NDArray[Any]] = {
+        "stamps": worst.values[order],
+        "label": label[order],
+        "logit": logit[place],
+        "arc_snr": columns["arc_snr"].to_numpy(),
+        "theta_e_arcsec": columns["theta_e_arcsec"].to_numpy(),
+        "task_id": columns["task_id"].to_numpy().astype(np.str_),
+    }
+    sink = io.BytesIO()
+    np.savez_compressed(sink, allow_pickle=False, **arrays)
+    return sink.getvalue()
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as one parquet file, zstd."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def write_table(location: Location, table: pa.Table) -> None:
+    """Write a table as parquet and read it back.
+
+    Raises:
+        VerificationError: other rows come back than were written, or a logit or score is not finite.
+    """
+    location.write_bytes(parquet_bytes(table))
+    verify_table(location, table)
+
+
+def verify_table(location: Location, table: pa.Table) -> None:
+    """VerificationError unless a stored table is the given one and its scores are finite."""
+    stored = pq.read_table(io.BytesIO(location.read_bytes()))
+    if stored.num_rows != table.num_rows:
+        raise VerificationError(f"{location.url}: expected {table.num_rows} rows, got {stored.num_rows}")
+    for name in {"logit", "score"} & set(stored.schema.names):
+        if not np.isfinite(stored[name].to_numpy()).all():
+            raise VerificationError(f"{location.url}: column {name} is not finite")
+    if parquet_bytes(stored) != parquet_bytes(table):
+        raise VerificationError(f"{location.url} reads back other values than were written")
+
+
+def _text(columns: xr.Dataset, name: str) -> pa.Array:
+    return pa.array([str(value) for value in columns[name].to_numpy()], pa.string())
+
+
+def _float(columns: xr.Dataset, name: str) -> pa.Array:
+    return pa.array(columns[name].to_numpy(), pa.float32())
