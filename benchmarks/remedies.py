@@ -14,7 +14,6 @@ Each checkpoint normalises as it was trained. Intervals: DeLong clustered by hos
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,9 +23,8 @@ from pipeline.contracts.datasets import ROLES, SPLITS
 from pipeline.stages.evaluation import auc_interval
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.locations import Location
-from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.model import predict_logits
-from pipeline.training.preprocess import normalise, stamp_radius
+from pipeline.training.preprocess import stamp_radius
+from pipeline.training.scorer import Scorer, load_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -43,8 +41,8 @@ def main() -> None:
     print(f"{len(host)} pairs of the test split, core r < {options.radius_px:g} px")
     print(f"{'checkpoint':40s} " + " ".join(f"{name:>22s}" for name in ("whole", "core", "ring", "masked")))
     for name in options.checkpoint:
-        checkpoint = Checkpoint.from_bytes(Path(name).read_bytes())
-        found = core_dependence(checkpoint, injected, control, host, core)
+        _, scorer = load_checkpoint(Location(name), CPU)
+        found = core_dependence(scorer, injected, control, host, core)
         print(f"{name[-40:]:40s} " + " ".join(f"{value:>22s}" for value in found))
 
 
@@ -62,19 +60,18 @@ def read_test_pairs(cube: PublishedCube) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def core_dependence(
-    checkpoint: Checkpoint,
+    scorer: Scorer,
     injected: NDArray[np.float32],
     control: NDArray[np.float32],
     host: NDArray[np.int64],
     core: NDArray[np.bool_],
 ) -> list[str]:
     """AUC of whole, core, ring and masked, each with its interval."""
-    network, spec = checkpoint.network(CPU), checkpoint.preprocess
     arc = injected - control
 
     def logits(stamps: NDArray[np.float32], hidden: bool = False) -> NDArray[np.float32]:
-        normalised = normalise(torch.from_numpy(stamps), spec).numpy()
-        return predict_logits(network, np.where(core, np.float32(0), normalised) if hidden else normalised, CPU)
+        normalised = scorer.normalised(stamps)
+        return scorer.logits_of_normalised(np.where(core, np.float32(0), normalised) if hidden else normalised)
 
     against = {False: logits(control), True: logits(control, hidden=True)}
     label, cluster = np.repeat([1, 0], len(host)), np.concatenate([host, host])

@@ -20,6 +20,7 @@ from pipeline.commands.emr import compact_command, completeness_command, export_
 from pipeline.commands.gates import gates_command
 from pipeline.commands.manifest import app as manifest_app
 from pipeline.commands.migrate_config import migrate_config_command
+from pipeline.commands.models import models_command
 from pipeline.commands.plan import plan_command
 from pipeline.commands.preflight import preflight_command
 from pipeline.commands.render import render_command
@@ -62,6 +63,7 @@ app.command("migrate-config")(migrate_config_command)
 app.command("plan")(plan_command)
 app.command("render")(render_command)
 app.command("gates")(gates_command)
+app.command("models")(models_command)
 app.command("export")(export_command)
 app.command("import")(import_command)
 app.command("completeness")(completeness_command)

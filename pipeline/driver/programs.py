@@ -55,3 +55,28 @@ def _run_process(config: RunConfig, module: str, options: Sequence[str]) -> int:
             return subprocess.run(command, timeout=config.training.timeout_s, check=False).returncode
         except subprocess.TimeoutExpired as error:
             raise PipelineError(f"{module} did not finish within {config.training.timeout_s:g} s") from error
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+        run_module(module, ("--config", str(path), *options), config.training.timeout_s)
+
+
+def run_module(module: str, options: Sequence[str], timeout_s: float) -> None:
+    """Run a program of the training package that needs no run's configuration; errors as `run_program`.
+
+    Args:
+        module: what `python -m` runs.
+        options: its options.
+        timeout_s: how long it is waited for.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigError(f"{module} needs torch: install darkhaloscope with its extra train")
+    command = [sys.executable, "-m", module, *options]
+    try:
+        code = subprocess.run(command, timeout=timeout_s, check=False).returncode
+    except subprocess.TimeoutExpired as error:
+        raise PipelineError(f"{module} did not finish within {timeout_s:g} s") from error
+    if code:
+        kinds: dict[int, type[PipelineError]] = {2: ConfigError, 3: VerificationError}
+        unexpected = PipelineError if code < 0 or code == PipelineError.exit_code else VerificationError
+        raise kinds.get(code, unexpected)(f"{module} failed with exit code {code}; its messages are above")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +30,10 @@ from pipeline.storage.tables import find_parts, pieces_of, read_pieces
 _RECORD_KEYS = ("run", "state", "config", "config_sha256", "plan_sha256", "code", "stages", "error", "updated_utc")
 _PLAN_KEYS = ("n_rows", "n_shards")
 _EPOCH_KEYS = ("epoch", "train_loss", "val_loss", "val_auc", "learning_rate", "seconds")
-_METRICS_KEYS = ("n_positives", "n_negatives", "auc", "tpr_at_fpr", "auc_by_arc_snr", "roc", "plan_sha256")
+_METRICS_KEYS = (
+    "n_positives", "n_negatives", "auc", "tpr_at_fpr", "auc_by_arc_snr", "roc", "plan_sha256", "kept_epoch",
+)  # fmt: skip
+_CONFUSION_KEYS = ("stamps", "label", "logit", "arc_snr", "theta_e_arcsec", "task_id")
 _SAMPLING_KEYS = ("rows", "attempts", "weights", "required_mag_r", "correlations_ln_snr", "selection", "cost")
 _SCORE_COLUMNS = {"task_id": "string", "label": "integer", "logit": "number", "score": "number", "arc_snr": "number"}
 # Reasons that the injection gave: the stamp itself was good enough to be used.
@@ -51,11 +56,14 @@ class TrainingOutcome:
         history: one record per epoch.
         metrics: metrics of the test split.
         scores: one row per test example: task_id, label, logit, score, arc_snr.
+        confusion: stamps (example, band, y, x) [nmgy] that it is most wrong about, with label, logit, arc_snr,
+            theta_e_arcsec and task_id; controls first, the worst of each class first.
     """
 
     history: tuple[Mapping[str, Any], ...]
     metrics: Mapping[str, Any]
     scores: pd.DataFrame
+    confusion: Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -238,7 +246,17 @@ def _read_training(folder: Location, record: Mapping[str, Any]) -> TrainingOutco
         raise VerificationError(
             f"{scores_file.url}: expected {metrics['n_positives']} + {metrics['n_negatives']} rows, got {n_rows}"
         )
-    return TrainingOutcome(tuple(_with_keys(epoch, _EPOCH_KEYS, history_file) for epoch in history), metrics, scores)
+    epochs = tuple(_with_keys(epoch, _EPOCH_KEYS, history_file) for epoch in history)
+    return TrainingOutcome(epochs, metrics, scores, _read_confusion(folder.join("confusion.npz")))
+
+
+def _read_confusion(location: Location) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(location.read_bytes()), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise VerificationError(f"{location.url} does not hold stamps: {error}") from error
+    return _with_keys(arrays, _CONFUSION_KEYS, location)
 
 
 def _read_evaluation(layout: RunLayout, record: Mapping[str, Any]) -> StoredEvaluation | None:

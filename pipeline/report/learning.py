@@ -16,6 +16,7 @@ from pipeline.report.charts import (
     label_axes,
     new_figure,
 )
+from pipeline.report.confusion import confusion_part
 from pipeline.report.inputs import RunInputs, TrainingOutcome
 from pipeline.report.markup import (
     DASH,
@@ -71,15 +72,8 @@ def learning_section(inputs: RunInputs) -> Html:
             "the survey's own false positives (spirals, mergers, artefacts) are more varied, so these rates "
             "do not carry over to the sky."
         ),
+        confusion_part(outcome, inputs.bands),
         details("Epochs as a table", _epoch_table(outcome)),
-    )
-
-
-def best_epoch(outcome: TrainingOutcome) -> int:
-    """Index in the history of the epoch that was kept: highest validation AUC, ties by lower loss, then earlier."""
-    return max(
-        range(len(outcome.history)),
-        key=lambda index: (outcome.history[index]["val_auc"], -outcome.history[index]["val_loss"], -index),
     )
 
 
@@ -93,7 +87,7 @@ def _curves_png(outcome: TrainingOutcome) -> bytes:
     add_legend(left)
     val_auc = [e["val_auc"] for e in outcome.history]
     right.plot(epochs, val_auc, color=COLOUR_POSITIVE, marker="s", ms=4)
-    best = best_epoch(outcome)
+    best = epochs.index(outcome.metrics["kept_epoch"] + 1)
     right.plot([epochs[best]], [val_auc[best]], marker="o", ms=13, fillstyle="none", color="#1c2228")
     label_axes(right, "Validation AUC", "epoch", "AUC")
     for axis in (left, right):

@@ -17,7 +17,7 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import build_config
 from pipeline.contracts.datasets import REJECT_REASONS, ROLES, SPLITS, TRAINING
 from pipeline.contracts.errors import ConfigError, ContractError
-from pipeline.contracts.training_config import PreprocessSection
+from pipeline.contracts.feed_config import FeedSection
 from pipeline.driver import emr_import
 from pipeline.driver.emr_export import finish_export, plan_export
 from pipeline.driver.emr_import import import_stamps
@@ -32,7 +32,7 @@ from pipeline.storage.cube import PublishedCube, create_cube, cube_attributes, o
 from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.stamp_blobs import encode_stamp
-from pipeline.training.loader import load_examples
+from pipeline.training.feed import open_feed
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "data" / "emr_golden"
 EXPERIMENT = "train_stamp64_bandsgrz_gridgrid_sota"
@@ -260,16 +260,16 @@ def test_historical_variants(imported: Callable[..., PublishedCube], tmp_path: P
 
 
 def test_gates_and_trainer_read_an_imported_cube(imported: Callable[..., PublishedCube], tmp_path: Path) -> None:
-    """The loader gives every arc and every control once; every gate has a verdict."""
+    """The feed gives every arc and every control once; every gate has a verdict."""
     table = stamp_table(tmp_path / "a.parquet", 180)
     cube = imported(table, settings=(*SMALL, "manifest.split_from=table", "gates.min_per_class=10"))
-    examples = load_examples(cube, PreprocessSection(annulus_px=(5.0, 8.0)))
+    examples = open_feed(cube, FeedSection())
     assert {name: (len(found), int(found.label.sum())) for name, found in examples.items()} == dict.fromkeys(
         ("train", "val", "test"), (60, 40)
     )
     arc = int(np.flatnonzero(examples["train"].label == 1)[0])
     assert examples["train"].row[arc] % 3 != 0
-    assert np.isfinite(examples["train"].stamps).all()
+    assert all(bool(batch.stamps.isfinite().all()) for batch in examples["train"].in_order(32))
     judged = gate_cube(cube.location)
     assert judged.config.manifest.kind == "stamps"
     passed = {result.name for result in judged.results if result.passed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -235,7 +236,7 @@ def write_training(layout: RunLayout, training: dict[str, np.ndarray], rng: np.r
     rows = scores.pop("row").to_numpy()
     label, logit, snr = (scores[name].to_numpy() for name in ("label", "logit", "arc_snr"))
     metrics = evaluate_scores(label, logit, snr, training["host_id"][rows])
-    write_json(folder.join("metrics.json"), {"split": "test", "plan_sha256": PLAN, **metrics})
+    write_json(folder.join("metrics.json"), {"split": "test", "plan_sha256": PLAN, "kept_epoch": 1, **metrics})
     history = [
         {"epoch": k, "train_loss": 0.6 / (k + 1), "val_loss": 0.5, "val_auc": 0.8 + 0.01 * k, "seconds": 9.0}
         | {"learning_rate": 1e-3}
@@ -244,6 +245,11 @@ def write_training(layout: RunLayout, training: dict[str, np.ndarray], rng: np.r
     folder.join("history.json").write_bytes(str(history).replace("'", '"').encode())
     scores["score"] = (1.0 / (1.0 + np.exp(-logit))).astype(np.float32)
     folder.join("scores.parquet").write_bytes(table_bytes(scores))
+    stamps = np.stack([training["control"][rows[0]], training["injected"][rows[1]]])
+    worst = {"label": np.array([0, 1]), "logit": logit[:2], "arc_snr": snr[:2], "theta_e_arcsec": np.array([1.2, 1.5])}
+    sink = io.BytesIO()
+    np.savez_compressed(sink, stamps=stamps, task_id=np.array(["worst-control", "worst-injected"]), **worst)
+    folder.join("confusion.npz").write_bytes(sink.getvalue())
     folder.join("_SUCCESS").write_bytes(b"")
     cube = open_cube(layout.cube("training"))
     split_scores = {"test": scores, "val": scored(training, 1, rng)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from pipeline.report.confusion import confusion_part
 from pipeline.report.inputs import RunInputs
-from pipeline.report.learning import best_epoch, learning_section
+from pipeline.report.learning import learning_section
 
 
 def test_section_has_curves_roc_and_numbers(inputs: RunInputs) -> None:
@@ -33,17 +34,17 @@ def test_bins_show_counts_and_absent_aucs(inputs: RunInputs) -> None:
         assert entry["auc"] is None or f"{entry['auc']:.4f}" in page
 
 
-def test_best_epoch_is_the_first_of_the_best(inputs: RunInputs) -> None:
-    """Highest validation AUC wins, ties by lower loss, then the earlier epoch."""
+def test_stamps_that_were_scored_wrongly_are_shown(inputs: RunInputs) -> None:
+    """Both classes with logit and identity; arc values for injected stamps only."""
     assert inputs.training is not None
-
-    def best(*epochs: tuple[float, float]) -> int:
-        history = tuple({"val_auc": auc, "val_loss": loss} for auc, loss in epochs)
-        assert inputs.training is not None
-        return best_epoch(dataclasses.replace(inputs.training, history=history))
-
-    assert best((0.8, 0.5), (0.9, 0.6), (0.7, 0.1)) == 1
-    assert best((0.9, 0.6), (0.9, 0.5), (0.9, 0.5)) == 1
+    page = confusion_part(inputs.training, inputs.bands)
+    assert page in learning_section(inputs)
+    control, injected = page.split("Injected stamps with the lowest scores")
+    assert 'title="worst-control"' in control
+    assert 'title="worst-injected"' in injected
+    assert "arc_snr" not in control
+    assert "1.50\u2033" in injected
+    assert page.count("data:image/png") == 2
 
 
 def test_absent_training_gives_the_reason(inputs: RunInputs) -> None:

@@ -103,7 +103,8 @@ def test_identity_follows_weights_plan_and_settings(tmp_path: Path) -> None:
 
 def test_anchors_are_known_by_their_measured_table(tmp_path: Path) -> None:
     """Without the section the table is not looked at; with it its bytes count, and its absence is an error."""
-    run, checkpoint = run_with_cube(tmp_path / "run", plan_sha256="p"), Location(str(tmp_path / "checkpoint.safetensors"))
+    run = run_with_cube(tmp_path / "run", plan_sha256="p")
+    checkpoint = Location(str(tmp_path / "checkpoint.safetensors"))
     checkpoint.write_bytes(b"weights")
     named = config(tmp_path, anchors={"url": "anchors.parquet"})
     with pytest.raises(ContractError, match=r"measured\.parquet: expected measured anchors, found none"):

@@ -93,7 +93,7 @@ sampling: {{method: none, metric: arc_snr}}
 shards: {{samples: {SHARD_SAMPLES}, inner_chunk: 8}}
 cluster: {{kind: local}}
 training:
-  {{epochs: 2, batch_size: 16, network: {base_channels: 4}, threads: 1, preprocess: {{annulus_px: [9, 16]}}}}
+  {{epochs: 2, batch_size: 16, network: {{base_channels: 4}}, threads: 1, preprocess: {{annulus_px: [9, 16]}}}}
 """,
         encoding="utf-8",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,6 +87,40 @@ def test_whole_program_runs_where_dask_is_not_installed(
     assert checkpoint.metrics == history[checkpoint.epoch]
     assert checkpoint.preprocess == PreprocessSection(annulus_px=(9.0, 16.0))
     assert (checkpoint.bands, checkpoint.stamp_size_px, checkpoint.plan_sha256) == (("g", "r", "z"), 32, "p" * 64)
+
+
+def test_processes_that_are_stopped_go_on_and_make_the_steps_of_one(
+    make_cube: CubeMaker, config_file: Path, tmp_path: Path
+) -> None:
+    """Two processes, ended by SIGTERM after an epoch with exit code 75, started again: the history of one process.
+
+    Losses agree to rounding, as the sums over a batch are taken in another order; the last batch of an epoch leaves
+    one process without examples.
+    """
+    text = config_file.read_text().replace("epochs: 2", "epochs: 12").replace("batch_size: 16", "batch_size: 12")
+    config_file.write_text(text)
+    cube, one, two = make_cube(), tmp_path / "one", tmp_path / "two"
+    assert main(_arguments(config_file, cube, one)) == 0
+    config_file.write_text(text.replace("threads: 1", "threads: 1, processes: 2"))
+    command = [sys.executable, "-m", "pipeline.training", *_arguments(config_file, cube, two)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        assert running.stdout is not None
+        lines = []
+        for line in running.stdout:
+            lines.append(line)
+            if '"message": "epoch"' in line and not any('"stopping"' in old for old in lines):
+                running.send_signal(signal.SIGTERM)
+                lines.append('"stopping"')
+    assert running.returncode == 75, "".join(lines)
+    assert not (two / "_SUCCESS").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert '"resumed"' in done.stderr + done.stdout
+    curves = [
+        [(epoch["epoch"], epoch["train_loss"], epoch["val_loss"], epoch["val_auc"]) for epoch in history]
+        for history in (json.loads((out / "history.json").read_bytes()) for out in (one, two))
+    ]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=2e-3, atol=1e-4)
 
 
 def test_done_training_is_not_repeated_and_another_one_is_refused(

@@ -89,7 +89,7 @@ def test_another_spec_is_refused() -> None:
 
 
 def test_unusable_stamps_are_told_apart_without_spoiling_the_others() -> None:
-    """Flag false and zeros for a NaN pixel and for a band without noise; the other stamps have the bits they have alone."""
+    """Flag false and zeros for a NaN pixel and for a band without noise; the others keep their bits."""
     stamps = torch.from_numpy(_stamps())
     stamps[1, 0, 0, 0] = float("nan")
     stamps[3, 2] = 1.0

@@ -119,7 +119,7 @@ def test_finished_epochs_are_kept_and_a_state_of_something_else_is_not_used(
 
 
 def test_every_example_is_seen_once_an_epoch(noise: Callable[..., Feeds]) -> None:
-    """Ids given out in three epochs: each of them three times, in another order every epoch; test is never asked for."""
+    """Ids given out in three epochs: each of them three times, in another order every epoch."""
     feeds = noise(43)
     train(feeds, section(), 1, CPU)
     epochs = np.array(feeds["train"].given).reshape(3, 43)
