@@ -35,26 +35,9 @@ def run_program(config: RunConfig, module: str, *options: str) -> None:
         ClusterError: its Job did not start or was lost; quotes Kubernetes.
         PipelineError: it failed for reasons outside the data, or ran longer than `training.timeout_s`.
     """
-    run = run_program_job if config.cluster.on_kubernetes else _run_process
-    code = run(config, module, options)
-    if code:
-        kinds: dict[int, type[PipelineError]] = {2: ConfigError, 3: VerificationError}
-        is_outside = code < 0 or code >= _FIRST_SIGNAL_CODE or code == PipelineError.exit_code
-        kind = kinds.get(code, PipelineError if is_outside else VerificationError)
-        raise kind(f"{module} failed with exit code {code}; its messages are above")
-
-
-def _run_process(config: RunConfig, module: str, options: Sequence[str]) -> int:
-    if importlib.util.find_spec("torch") is None:
-        raise ConfigError(f"{module} needs torch: install darkhaloscope with its extra train")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.yaml"
-        path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-        command = [sys.executable, "-m", module, "--config", str(path), *options]
-        try:
-            return subprocess.run(command, timeout=config.training.timeout_s, check=False).returncode
-        except subprocess.TimeoutExpired as error:
-            raise PipelineError(f"{module} did not finish within {config.training.timeout_s:g} s") from error
+    if config.cluster.on_kubernetes:
+        _raise_for(module, run_program_job(config, module, options))
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
@@ -62,7 +45,7 @@ def _run_process(config: RunConfig, module: str, options: Sequence[str]) -> int:
 
 
 def run_module(module: str, options: Sequence[str], timeout_s: float) -> None:
-    """Run a program of the training package that needs no run's configuration; errors as `run_program`.
+    """Run a program of the training package as a process of this machine; errors as `run_program`.
 
     Args:
         module: what `python -m` runs.
@@ -76,7 +59,12 @@ def run_module(module: str, options: Sequence[str], timeout_s: float) -> None:
         code = subprocess.run(command, timeout=timeout_s, check=False).returncode
     except subprocess.TimeoutExpired as error:
         raise PipelineError(f"{module} did not finish within {timeout_s:g} s") from error
+    _raise_for(module, code)
+
+
+def _raise_for(module: str, code: int) -> None:
     if code:
         kinds: dict[int, type[PipelineError]] = {2: ConfigError, 3: VerificationError}
-        unexpected = PipelineError if code < 0 or code == PipelineError.exit_code else VerificationError
-        raise kinds.get(code, unexpected)(f"{module} failed with exit code {code}; its messages are above")
+        is_outside = code < 0 or code >= _FIRST_SIGNAL_CODE or code == PipelineError.exit_code
+        kind = kinds.get(code, PipelineError if is_outside else VerificationError)
+        raise kind(f"{module} failed with exit code {code}; its messages are above")
