@@ -36,10 +36,12 @@ class Finder(nn.Module):
         features: how raw features are standardised; None for a network without.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, network: StagedNetwork, preprocess: PreprocessSection, features: FeatureSpec | None) -> None:
         super().__init__()
         self.network, self.preprocess = network, preprocess
-        self.has_features = features is not None
         self.register_buffer("mean", torch.tensor([] if features is None else features.mean, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor([] if features is None else features.scale, dtype=torch.float32))
 

@@ -118,4 +118,4 @@ def shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
     """The identity, or mean pool and 1x1 projection where the shape changes."""
     if stride == 1 and channels_in == channels_out:
         return nn.Identity()
-    return nn.Sequential(nn.AvgPool2d(stride), nn.Conv2d(channels_in, channels_out, kernel_size=1))
+    return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), nn.Conv2d(channels_in, channels_out, kernel_size=1))
