@@ -45,6 +45,7 @@ from pipeline.stages.gates.result import (
     count_pairs,
     count_rows,
     count_stamps,
+    has_role,
     json_value,
 )
 from pipeline.stages.gates.shortcuts import (
@@ -170,6 +171,7 @@ def run_gate(gate: Gate, sample: GateInput) -> GateResult:
     if min(n_positive, n_control) < minimum:
         what = "one class only" if min(n_positive, n_control) == 0 else "too few samples"
         message = f"{what}: {n_positive} positives and {n_control} controls, at least {minimum} of each are needed"
+        message += _unpaired(sample)
         return _verdict(gate, sample, n_positive, n_control, message=message)
     try:
         found = gate.measure(sample)
@@ -181,6 +183,14 @@ def run_gate(gate: Gate, sample: GateInput) -> GateResult:
         message = f"the statistic is not a number ({found.value}): {found.message}"
         return _verdict(gate, sample, n_positive, n_control, bound=found.bound, detail=detail, message=message)
     return _measured(gate, sample, n_positive, n_control, found, detail)
+
+
+def _unpaired(sample: GateInput) -> str:
+    """Why an import has too few pairs, and what helps; empty for stamps of our own."""
+    if sample.config.manifest.kind != "stamps":
+        return ""
+    n_arcs = int(has_role(sample.columns, "injected").sum())
+    return f"; {n_arcs} imported arcs have no control: name the table of pairs first in dhs import" if n_arcs else ""
 
 
 def _log_error(gate: Gate, error: Exception) -> None:
