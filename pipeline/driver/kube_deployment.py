@@ -16,7 +16,7 @@ _SCHEDULER_PORT = 8786
 
 
 class DeploymentCluster:
-    """The release's own scheduler, and its Deployment of workers, which has no replicas until a driver asks."""
+    """The release's Deployments of scheduler and workers; neither has replicas but while a driver uses them."""
 
     def __init__(self, section: ClusterSection) -> None:
         self._section = section
@@ -24,24 +24,29 @@ class DeploymentCluster:
         self._api = KubeApi(self._release.namespace)
 
     def connect(self) -> str:
-        """The scheduler's address; it may not listen yet."""
+        """Start the scheduler, unless it runs; returns its address, where it may not listen yet."""
+        self._set_replicas("scheduler", 1)
         host = f"{self._release.scheduler_service}.{self._release.namespace}"
         return self._section.address or f"tcp://{host}:{_SCHEDULER_PORT}"
 
     def scale(self, workers: int) -> None:
         """Set the replicas of the workers' Deployment; a worker too many retires itself when it is told to end."""
-        name = f"{self._release.fullname}-worker"
-        self._api.patch("deployments", name, {"spec": {"replicas": workers}}, subresource="scale")
+        self._set_replicas("worker", workers)
 
     def problems(self) -> list[str]:
         """Why workers may be missing, in the words of Kubernetes."""
         return release_problems(self._api, self._release.selector, self._release.fullname)
 
     def close(self) -> None:
-        """Send all workers home; the release's scheduler goes with the release."""
+        """Send workers and scheduler home."""
         try:
-            self.scale(0)
+            self._set_replicas("worker", 0)
+            self._set_replicas("scheduler", 0)
         except PipelineError as error:
             logger.warning("workers stay behind", extra={"fields": {"reason": str(error)}})
         finally:
             self._api.close()
+
+    def _set_replicas(self, component: str, replicas: int) -> None:
+        name = f"{self._release.fullname}-{component}"
+        self._api.patch("deployments", name, {"spec": {"replicas": replicas}}, subresource="scale")

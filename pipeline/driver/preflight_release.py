@@ -29,6 +29,7 @@ _RIGHTS = (
 _KIND_RIGHTS = {
     "kubernetes": (
         *(("daskclusters", verb) for verb in ("get", "list", "create", "delete")),
+        ("daskworkergroups", "list"),
         ("daskworkergroups", "patch"),
         ("services", "list"),
     ),
@@ -108,8 +109,8 @@ def _check_rights(section: ClusterSection, release: Release, api: KubeApi) -> It
     missing = []
     for target, verb in (*_RIGHTS, *_KIND_RIGHTS[section.kind]):
         resource, _, subresource = target.partition("/")
-        name = f"{release.fullname}-worker" if target == "deployments/scale" else ""
-        if not api.allowed(verb, resource, subresource, name):
+        names = [f"{release.fullname}-{part}" for part in ("scheduler", "worker")] if subresource == "scale" else [""]
+        if not all(api.allowed(verb, resource, subresource, name) for name in names):
             missing.append(f"{verb} {target}")
     yield passed("rights", not missing, "as the chart's Role", f"missing in {api.namespace}: {', '.join(missing)}")
 

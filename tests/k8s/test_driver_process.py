@@ -38,7 +38,7 @@ def operator(api_server: ApiServer, tmp_path: Path) -> Iterator[OperatorStandIn]
 @pytest.fixture
 def config_file(tmp_path: Path, objects_folder: str) -> Path:
     """A run on a survey of two small bricks, on Kubernetes; only its cutouts are made here."""
-    sky = SyntheticSky(seed=5, brick_size_px=200, hosts_per_brick=8)
+    sky = SyntheticSky(seed=5, brick_size_px=300, hosts_per_brick=8)
     write_survey(Location(str(tmp_path / "survey")), sky, 2, "cache", processes=1)
     settings = [
         f"run.root={tmp_path / 'runs'}",

@@ -203,13 +203,15 @@ def test_deployment_kind_needs_no_custom_resource(api_server: ApiServer, schedul
     """Workers of the release are scaled up and down through the scale subresource alone."""
     api_server.absent.add("kubernetes.dask.org/v1")
     api_server.denied.add(("patch", "deployments"))
-    api_server.put("deployments", "run-1-worker", spec={"replicas": 0})
+    for name in ("run-1-worker", "run-1-scheduler"):
+        api_server.put("deployments", name, spec={"replicas": 0})
     scheduler.scale(1)
     section = ClusterSection(kind="deployment", workers=3, address=scheduler.scheduler_address)
     with open_cluster(section) as cluster:
         assert cluster.client.submit(len, "abc").result() == 3
         assert api_server.objects["deployments", "run-1-worker"]["spec"]["replicas"] == 3
-    assert api_server.objects["deployments", "run-1-worker"]["spec"]["replicas"] == 0
+        assert api_server.objects["deployments", "run-1-scheduler"]["spec"]["replicas"] == 1
+    assert [found["spec"]["replicas"] for found in api_server.listed("deployments")] == [0, 0]
     bare = DeploymentCluster(section.model_copy(update={"address": None}))
     assert bare.connect() == "tcp://run-1-scheduler.science:8786"
     bare.close()

@@ -90,7 +90,6 @@ def test_release_in_order_passes_and_says_what_it_could_not_see(api_server: ApiS
     ("overrides", "message"),
     [
         (("run.region=us-west-2",), "AWS_REGION: expected us-west-2, found us-east-2"),
-        (("run.region=null",), "run.region is null"),
         (("survey.bricks=/nowhere/coadd",), "read: file:///nowhere/coadd does not exist"),
         (("cluster.memory_per_worker=8GiB",), "memory_per_worker is 8 GiB, the pod's limit 4 GiB, Dask is told 4Gi"),
         (("cluster.node_types.worker=[c5.large]",), "worker memory: 4 GiB fits nowhere; too small: c5.large"),
