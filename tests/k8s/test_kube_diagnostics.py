@@ -15,6 +15,7 @@ from api_server import ApiServer
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.errors import ClusterError
 from pipeline.driver.diagnostics import failures_recorded
+from pipeline.driver.kube_diagnostics import save_release_diagnostics
 from pipeline.driver.kube_pods import event_problems, failed_exit_code, is_ready, pod_problems, release_problems
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import RunRecord, read_json
@@ -84,6 +85,8 @@ def test_api_server_that_is_gone_does_not_hide_the_failure(
     with pytest.raises(ClusterError, match="lost"), failures_recorded(context):
         raise ClusterError("lost")
     assert read_json(context.layout.record)["error"]["message"] == "lost"
+    with pytest.raises(ClusterError, match="503"):
+        save_release_diagnostics(context.config.cluster, context.layout.diagnostics)
     assert context.layout.diagnostics.join("traceback.txt").exists()
     # kr8s leaves a session open that it could not begin.
     gc.collect()

@@ -13,6 +13,7 @@ from api_server import ApiServer
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.commands.preflight import preflight_command
 from pipeline.contracts.cluster_config import ClusterSection
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
@@ -20,6 +21,7 @@ from pipeline.contracts.errors import ConfigError
 from pipeline.driver.instance_types import instance_type
 from pipeline.driver.preflight import as_table, demand_preflight, preflight
 from pipeline.driver.preflight_checks import Check
+from pipeline.driver.preflight_release import check_build, check_worker_container
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 DIGEST = "registry/dhs@sha256:" + 64 * "a"
@@ -166,6 +168,18 @@ def test_command_prints_a_table_and_fails_with_2(make: Make, tmp_path: Path, mon
     assert "failed  read" in done.output
 
 
+def test_image_and_worker_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A digest may come from the running pod; an image that does not hold the code of its build is refused."""
+    monkeypatch.setenv("DHS_IMAGE", "dhs:dev")
+    (tmp_path / "build.json").write_text(json.dumps({"code_version": "0+other"}))
+    monkeypatch.setenv("DHS_BUILD_FILE", str(tmp_path / "build.json"))
+    pod = {"status": {"containerStatuses": [{"imageID": "docker.io/library/dhs@sha256:12"}]}}
+    assert states(list(check_build(pod))) == {"image": "ok", "git commit": "ok", "code": "failed"}
+    bare = list(check_worker_container(ClusterSection(kind="kubernetes"), {}))
+    assert states(bare) == {"memory limit": "failed", "spill": "failed"}
+    assert preflight_command.__doc__
+
+
 def test_allocatable_memory_of_instance_types() -> None:
     """Table and formula: known sizes, a safe estimate below the nominal memory, None for unknown types."""
     known = {name: instance_type(name) for name in ("m5.xlarge", "c6i.4xlarge", "r7g.2xlarge", "g4dn.12xlarge")}
@@ -180,4 +194,3 @@ def test_allocatable_memory_of_instance_types() -> None:
     assert found is not None
     assert found.allocatable_bytes == int(0.925 * 2**34) - (255 + 11 * 58 + 100) * 2**20
     assert [instance_type(name) for name in ("t3.large", "m5.huge", "x1.32xlarge")] == [None, None, None]
-    assert json.dumps(ClusterSection(kind="local").model_dump(mode="json"))
