@@ -1,4 +1,4 @@
-"""`make chart`: lint, render and validate the chart for every file of ci/, then scan what came for bad policy.
+"""`make chart`: lint, render and validate the chart for every file of ci/, then scan what came and the images' Dockerfile.
 
 python helm/check.py [--no-scan]        exit code 1 and every problem if there is one
 """
@@ -64,15 +64,19 @@ def scan(folder: Path) -> list[str]:
         uv = Path(sys.executable).with_name("uv")
         _run([str(uv), "pip", "install", "--quiet", "--python", str(SCANNER / "bin" / "python"), CHECKOV])
     config = Path(__file__).with_name("checkov.yaml")
-    command = [str(checkov), "--config-file", str(config), "--directory", str(folder), "--framework", "kubernetes"]
-    done = subprocess.run(
-        [*command, "--compact", "--quiet"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "BC_SKIP_MAPPING": "TRUE", "CHECKOV_RUN_SCA_PACKAGE_SCAN_V2": "false"},
-    )
-    return [done.stdout + done.stderr] if done.returncode else []
+    targets = [("--directory", str(folder), "--framework", "kubernetes")]
+    targets.append(("--file", str(REPOSITORY / "images" / "Dockerfile"), "--framework", "dockerfile"))
+    problems = []
+    for target in targets:
+        done = subprocess.run(
+            [str(checkov), "--config-file", str(config), *target, "--compact", "--quiet"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "BC_SKIP_MAPPING": "TRUE", "CHECKOV_RUN_SCA_PACKAGE_SCAN_V2": "false"},
+        )
+        problems += [done.stdout + done.stderr] if done.returncode else []
+    return problems
 
 
 def _run(command: list[str]) -> str:
