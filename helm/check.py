@@ -1,4 +1,4 @@
-"""`make chart`: lint, render and validate the chart for every file of ci/, then scan what came and the images' Dockerfile.
+"""`make chart`: lint, render and validate the chart for every file of ci/, then scan that and the images' Dockerfile.
 
 python helm/check.py [--no-scan]        exit code 1 and every problem if there is one
 """
