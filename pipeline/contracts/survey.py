@@ -15,6 +15,7 @@ BRICK_SIZE_PX = 3600
 ZERO_POINT_MAG = 22.5
 BANDS = ("g", "r", "i", "z")
 COADD_KINDS = ("image", "invvar", "psfsize")
+MAD_TO_SIGMA = 1.4826
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 
 # A/E(B-V) of Schlafly & Finkbeiner (2011) as listed in the DR10 catalogue description.

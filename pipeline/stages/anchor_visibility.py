@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.anchors import MEASUREMENTS, VISIBILITY_TIERS, VisibilityLimits
 from pipeline.contracts.errors import ContractError
-from pipeline.contracts.survey import mask_value
+from pipeline.contracts.survey import MAD_TO_SIGMA, mask_value
 from pipeline.stages.arc_significance import arc_significance
 from pipeline.stages.lens_light import core_centroid, lens_light
 
-MAD_TO_SIGMA = 1.4826
 PROFILE_NOISE = 1.5
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 _MIN_RING_PX = 8

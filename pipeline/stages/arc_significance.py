@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
 from pipeline.contracts.anchors import VisibilityLimits
-from pipeline.contracts.survey import FWHM_PER_SIGMA
+from pipeline.contracts.survey import FWHM_PER_SIGMA, MAD_TO_SIGMA
 
-MAD_TO_SIGMA = 1.4826
 # Correlated pixels raise the noise of a smoothed coadd by up to this over that of white noise; more is structure.
 _LARGEST_CORRELATION = 1.6
 _FLUX_NOISE = 1.5

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.config import QualitySection
 from pipeline.contracts.datasets import REJECT_REASONS
-from pipeline.contracts.survey import BAD_PIXEL_MASK, PSFSIZE_RANGE_ARCSEC, WISE_MASK
+from pipeline.contracts.survey import BAD_PIXEL_MASK, MAD_TO_SIGMA, PSFSIZE_RANGE_ARCSEC, WISE_MASK
 
-# Inner radius of the sky ring as a fraction of the stamp size, and MAD to Gaussian sigma.
+# Inner radius of the sky ring as a fraction of the stamp size.
 SKY_RING_INNER = 24.0 / 64.0
-MAD_TO_SIGMA = 1.4826
 _REASON = {name: code for code, name in enumerate(REJECT_REASONS)}
 
 

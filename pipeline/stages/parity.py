@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.contracts.anchors import ParityLimits
 from pipeline.contracts.errors import ContractError
+from pipeline.contracts.survey import MAD_TO_SIGMA
 
-MAD_TO_SIGMA = 1.4826
 MAX_SHIFT_PX = 2
 _SKY_RADIUS_FRAC = 24.0 / 64.0
 _MIN_COMMON_PX = 50

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import i0e
 
 from pipeline.contracts.errors import ConfigError, ContractError
-from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
+from pipeline.contracts.survey import FWHM_PER_SIGMA, PIXEL_SCALE_ARCSEC
 from pipeline.stages.cutouts import SKY_RING_INNER
 
 SMALLEST_CORE_PX = 2.0
@@ -15,7 +15,6 @@ SMALLEST_CORE_PX = 2.0
 # in pixels, brightness in nanomaggies.
 FIXED_RING_RADIUS_PX, FIXED_RING_WIDTH2_PX2, FIXED_RING_NMGY = 15.0, 20.0, 0.01
 
-_FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
 _APERTURE_PX = 8.0
 _MIN_SKY_PIXELS = 32
 
@@ -131,7 +130,7 @@ def with_ring_like_arc(
         raise ContractError(f"{int((flux[:, band] <= 0.0).sum())} arcs have no flux in the band of the SNR")
     distance = _radius_px(control.shape[-1], *lens_arcsec)[:, None]
     ring_px = (theta_e_arcsec / PIXEL_SCALE_ARCSEC)[:, None, None, None]
-    sigma_px = (psfsize_arcsec / PIXEL_SCALE_ARCSEC / _FWHM_PER_SIGMA)[:, :, None, None]
+    sigma_px = (psfsize_arcsec / PIXEL_SCALE_ARCSEC / FWHM_PER_SIGMA)[:, :, None, None]
     profile = np.exp(-0.5 * ((distance - ring_px) / sigma_px) ** 2) * i0e(distance * ring_px / sigma_px**2)
     profile /= profile.sum(axis=(2, 3), keepdims=True)
     ring_flux = flux * (peak / profile[:, band].max(axis=(1, 2)) / flux[:, band])[:, None]

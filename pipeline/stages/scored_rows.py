@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.datasets import INJECTED_ROLES, REJECT_REASONS, ROLES, SPLITS
 from pipeline.contracts.errors import VerificationError
-from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
+from pipeline.contracts.survey import FWHM_PER_SIGMA, PIXEL_SCALE_ARCSEC
 
 SURVEY_DEPTH = "psfdepth_r_mag of the catalogue"
 MEASURED_DEPTH = "5 sigma of sky_sigma_nmgy over the N_eff of psfsize_arcsec"
-_FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 _ZERO_POINT_MAG = 22.5
 
 
@@ -120,7 +119,7 @@ def measured_depth_mag(
     sigma = np.asarray(sky_sigma_nmgy, dtype=np.float64)
     fwhm = np.asarray(psfsize_arcsec, dtype=np.float64)
     known = (sigma > 0.0) & (fwhm > 0.0)
-    side = 2.0 * math.sqrt(math.pi) * np.where(known, fwhm, 1.0) / (_FWHM_PER_SIGMA * PIXEL_SCALE_ARCSEC)
+    side = 2.0 * math.sqrt(math.pi) * np.where(known, fwhm, 1.0) / (FWHM_PER_SIGMA * PIXEL_SCALE_ARCSEC)
     return np.where(known, _magnitude(5.0 * np.where(known, sigma, 1.0) * side), np.nan)
 
 
