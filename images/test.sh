@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build all images and run the demo in them, as the cluster would: not root, read-only root, no capabilities, S3.
-# Needs root on Debian and the network (`make image-test`); docs/cluster.md says how long each step takes.
+# Needs root on Debian and the network (`make image-test`); it says how long each step took.
 #   images/test.sh [--keep]        --keep leaves containers and the S3 data for a look
 # Environment: BASE_IMAGE and what images/build.sh reads; WORK, a folder with 3 GB of space; RUNS, which demos:
 # "container pods" (default), the first in one container, the second on scheduler and workers of the rendered chart.
