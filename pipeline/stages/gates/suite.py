@@ -178,7 +178,8 @@ def run_gate(gate: Gate, sample: GateInput) -> GateResult:
         detail = json_value(found.detail)
     except _FAULTS as error:
         _log_error(gate, error)
-        return _verdict(gate, sample, n_positive, n_control, message=f"could not be measured: {_named(error)}")
+        message = f"could not be measured: {_named(error)}{_unpaired(sample)}"
+        return _verdict(gate, sample, n_positive, n_control, message=message)
     if found.value is None or not math.isfinite(found.value):
         message = f"the statistic is not a number ({found.value}): {found.message}"
         return _verdict(gate, sample, n_positive, n_control, bound=found.bound, detail=detail, message=message)
@@ -186,8 +187,8 @@ def run_gate(gate: Gate, sample: GateInput) -> GateResult:
 
 
 def _unpaired(sample: GateInput) -> str:
-    """Why an import has too few pairs, and what helps; empty for stamps of our own."""
-    if sample.config.manifest.kind != "stamps":
+    """Why an import has no pairs, and what helps; empty where there are some, and for stamps of our own."""
+    if sample.config.manifest.kind != "stamps" or has_role(sample.columns, "pair").any():
         return ""
     n_arcs = int(has_role(sample.columns, "injected").sum())
     return f"; {n_arcs} imported arcs have no control: name the table of pairs first in dhs import" if n_arcs else ""
