@@ -23,7 +23,14 @@ from pipeline.contracts.emr_columns import PARTITION
 from pipeline.contracts.errors import ConfigError, ContractError, PlanChangedError, VerificationError
 from pipeline.stages.emr_splits import relabelled_splits
 from pipeline.storage.emr_layout import RESUMES, SUCCESS, EmrLayout
-from pipeline.storage.emr_tables import open_parquet, parquet_files, partition_of, read_batches, stamp_schema_of
+from pipeline.storage.emr_tables import (
+    batches_between,
+    open_parquet,
+    parquet_files,
+    partition_of,
+    read_batches,
+    stamp_schema_of,
+)
 from pipeline.storage.locations import Location
 from pipeline.storage.runs import read_json, utc_now, write_json
 
@@ -195,10 +202,7 @@ def _write_file(place: Location, source: Location, parts: list[SourceRows], sche
 
 
 def _tables(source: Location, part: SourceRows, schema: pa.Schema) -> Iterator[pa.Table]:
-    first = 0
-    for batch in read_batches(source.join(part.name)):
-        if first > part.rows[-1]:
-            break
+    for first, batch in batches_between(source.join(part.name), int(part.rows[0]), int(part.rows[-1]) + 1):
         low, high = np.searchsorted(part.rows, (first, first + batch.num_rows))
         if low < high:
             rows = (
@@ -207,7 +211,6 @@ def _tables(source: Location, part: SourceRows, schema: pa.Schema) -> Iterator[p
             if ORIGINAL in schema.names:
                 rows = rows.append_column(schema.field(ORIGINAL), pa.array([part.split] * rows.num_rows))
             yield rows.cast(schema)
-        first += batch.num_rows
 
 
 def _verify(target: Location, schema: pa.Schema, counts: dict[str, int], files: int) -> None:

@@ -146,16 +146,33 @@ def read_batches(
         yield from file.iter_batches(batch_size=rows, columns=names)
 
 
+def batches_between(
+    location: Location, start: int, stop: int, columns: Sequence[str] | None = None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Batches that hold the rows [start, stop) of a file, each with the number of its first row.
+
+    Row groups without such a row are not read; memory holds one row group at most.
+    """
+    with open_parquet(location) as file:
+        names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+        first = 0
+        for group in range(file.metadata.num_row_groups):
+            end = first + file.metadata.row_group(group).num_rows
+            if first < stop and end > start:
+                row = first
+                for batch in file.iter_batches(ROWS_PER_GROUP, row_groups=[group], columns=names):
+                    if row < stop and row + batch.num_rows > start:
+                        yield row, batch
+                    row += batch.num_rows
+            first = end
+
+
 def read_table_rows(piece: TablePiece, columns: Sequence[str]) -> pd.DataFrame:
     """The rows of a piece with those of some columns that its file has; region_split also from the folder's name."""
-    first, batches = 0, []
-    for batch in read_batches(piece.location, columns):
+    batches = []
+    for first, batch in batches_between(piece.location, piece.start, piece.stop, columns):
         low, high = max(piece.start - first, 0), min(piece.stop - first, batch.num_rows)
-        if low < high:
-            batches.append(batch.slice(low, high - low))
-        first += batch.num_rows
-        if first >= piece.stop:
-            break
+        batches.append(batch.slice(low, high - low))
     frame: pd.DataFrame = pa.Table.from_batches(batches).to_pandas(ignore_metadata=True)
     split = partition_of(piece.location.path)
     if PARTITION in columns and PARTITION not in frame and split is not None:

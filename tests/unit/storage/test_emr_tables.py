@@ -14,6 +14,7 @@ from pipeline.contracts.emr_columns import STAMP_TABLE, EmrColumn
 from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.storage import emr_tables
 from pipeline.storage.emr_tables import (
+    batches_between,
     emr_schema,
     emr_table,
     parquet_files,
@@ -99,3 +100,15 @@ def test_partition_column_is_in_the_folder_name() -> None:
     """57 columns, 56 of them in the file of a partitioned table."""
     assert len(emr_schema(STAMP_TABLE)) == 56
     assert len(emr_schema(STAMP_TABLE, partitioned=False)) == 57
+
+
+def test_only_row_groups_with_wanted_rows_are_read(tmp_path: Path) -> None:
+    """Batches begin where their row group does, and the groups before and after are left out."""
+    place = Location(str(tmp_path / "a.parquet"))
+    pq.write_table(pa.table({"row": np.arange(100), "other": np.zeros(100)}), place.path, row_group_size=10)
+    found = list(batches_between(place, 25, 41, ["row", "absent"]))
+    assert [first for first, _ in found] == [20, 30, 40]
+    for first, batch in found:
+        assert batch.schema.names == ["row"]
+        assert batch["row"].to_pylist() == list(range(first, first + 10))
+    assert list(batches_between(place, 100, 120)) == []
