@@ -53,6 +53,7 @@ from pipeline.driver.synthetic_survey import write_survey
 from pipeline.driver.tasks import ShardTask, make_cutouts_shard, make_training_shard
 from pipeline.kernels.warm_up import warm_up
 from pipeline.stages.synthetic_sources import SyntheticSky
+from pipeline.storage import bricks
 from pipeline.storage.cube import create_cube, cube_attributes, publish_cube
 from pipeline.storage.locations import Location, RunLayout
 
@@ -83,6 +84,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     warm_up()
+    # Bricks on this disk are read with the ranges that they would be read with from S3.
+    bricks.MAX_GAP_BYTES, bricks.MAX_WASTE_FRACTION = bricks.S3_GAP_BYTES, 1e9
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         coadds = arguments.golden / "inputs" / "coadds"
