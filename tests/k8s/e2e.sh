@@ -55,7 +55,7 @@ for mode in $MODES; do
   step "$mode: remove what an earlier test left" remove_release "$release"
   write_config "$release" parent.parquet
   step "$mode: run the demo as release $release" run_release "$release" "$mode"
-  step "$mode: the driver left no cluster" assert_no_workers "$release"
+  step "$mode: the driver left no cluster" assert_no_cluster "$release"
   step "$mode: outputs" assert_outputs "$release"
   step "$mode: helm test (dhs verify)" helm_test "$release"
   step "$mode: a configuration that cannot run fails at once" refuse_release "$release-no" "$mode"

@@ -303,16 +303,17 @@ $left"
   done
 }
 
-workers_of() {
-  k get pods --selector "app.kubernetes.io/instance=$1,app.kubernetes.io/component=worker" --output name || return
+cluster_of() {
+  k get pods --selector "app.kubernetes.io/instance=$1,app.kubernetes.io/component in (scheduler,worker)" --output name \
+    || return
   if "$KUBECTL" get crd daskclusters.kubernetes.dask.org >/dev/null 2>&1; then
     k get daskclusters --selector "app.kubernetes.io/instance=$1" --output name
   fi
 }
 
-# Before anything is uninstalled: the driver itself sent its workers home.
-assert_no_workers() {
-  wait_until_gone "workers of $1" 180 workers_of "$1"
+# Before anything is uninstalled: the driver itself sent workers and scheduler home.
+assert_no_cluster() {
+  wait_until_gone "scheduler and workers of $1" 180 cluster_of "$1"
 }
 
 assert_outputs() {

@@ -2,8 +2,8 @@
 
 Reads the manifests from standard input, writes Pods to standard output. Everything the pods are made of stays: image,
 arguments, environment, security contexts, resources, volumes. What podman lacks is replaced: there are no Services, so
-the scheduler's is 127.0.0.1; a host network takes no ports; volumes are named per host, so each pod gets its own; a
-Deployment without replicas, which the driver would scale up, gets `--workers`; nothing is spread over zones.
+the scheduler's is 127.0.0.1; a host network takes no ports; volumes are named per host, so each pod gets its own; the driver would
+scale the Deployments up, here workers get `--workers` pods and the scheduler one; nothing is spread over zones.
 """
 
 import argparse
@@ -12,10 +12,12 @@ from typing import Any
 
 import yaml
 
+_COMPONENT = "app.kubernetes.io/component"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", required=True, type=int, help="pods of a Deployment that has no replicas yet")
+    parser.add_argument("--workers", required=True, type=int, help="pods of the workers' Deployment")
     arguments = parser.parse_args()
     objects = [found for found in yaml.safe_load_all(sys.stdin) if found]
     pods = pods_of(objects, arguments.workers)
@@ -29,14 +31,14 @@ def pods_of(objects: list[dict[str, Any]], workers: int) -> list[dict[str, Any]]
 
     Args:
         objects: what `helm template` rendered.
-        workers: pods of a Deployment with no replicas.
+        workers: pods of the Deployment whose component is worker.
     """
     services = [found["metadata"]["name"] for found in objects if found["kind"] == "Service"]
     return [
         _pod(found, number, services)
         for found in objects
         if found["kind"] == "Deployment"
-        for number in range(found["spec"]["replicas"] or workers)
+        for number in range(workers if found["metadata"]["labels"][_COMPONENT] == "worker" else 1)
     ]
 
 

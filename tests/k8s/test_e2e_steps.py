@@ -149,7 +149,7 @@ def test_pods_for_podman_keep_what_they_are_made_of() -> None:
     }
     deployment = {
         "kind": "Deployment",
-        "metadata": {"name": "run-worker"},
+        "metadata": {"name": "run-worker", "labels": {"app.kubernetes.io/component": "worker"}},
         "spec": {"replicas": 0, "template": {"metadata": {"labels": {"a": "b"}}, "spec": spec}},
     }
     service = {"kind": "Service", "metadata": {"name": "run-scheduler"}}
