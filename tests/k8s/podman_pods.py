@@ -2,8 +2,8 @@
 
 Reads the manifests from standard input, writes Pods to standard output. Everything the pods are made of stays: image,
 arguments, environment, security contexts, resources, volumes. What podman lacks is replaced: there are no Services, so
-the scheduler's is 127.0.0.1; a host network takes no ports; volumes are named per host, so each pod gets its own; the driver would
-scale the Deployments up, here workers get `--workers` pods and the scheduler one; nothing is spread over zones.
+the scheduler's is 127.0.0.1; a host network takes no ports; volumes are named per host, so each pod gets its own; no
+driver scales the Deployments up, so workers get `--workers` pods and the scheduler one; nothing is spread over zones.
 """
 
 import argparse
