@@ -71,7 +71,7 @@ chart: install
 image:
 	images/build.sh
 
-# Root on Debian, half an hour of two cores the first time; not part of check. images/README.md
+# Root on Debian; the first time it fetches and builds everything. Not part of check. images/README.md
 image-test: install
 	PYTHON=$(BIN)/python images/test.sh
 
