@@ -9,6 +9,7 @@ PipelineError
 |-- StorageError          75   a read or write failed for reasons outside the data; retriable
 |-- ClusterError          75   workers or scheduler were lost; retriable
 |-- StoppedError          75   the program was told to end; started again it goes on where it was
+|-- RunBusyError          75   another driver is at work on the run; retriable
 `-- BrickError                 one brick cannot be used; becomes a recorded reject reason
     |-- BrickMissingError      a file of the brick does not exist
     `-- BrickCorruptError      a file of the brick exists and cannot be decoded
@@ -59,6 +60,10 @@ class ClusterError(PipelineError):
 
 class StoppedError(PipelineError):
     """The program was told to end; started again it goes on where it was."""
+
+
+class RunBusyError(PipelineError):
+    """Another driver is at work on the run."""
 
 
 class BrickError(PipelineError):

@@ -13,6 +13,7 @@ from pipeline.driver.anchor_recall import run_anchor_recall
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.cubes import RunContext, build_cutouts, build_training
 from pipeline.driver.diagnostics import failures_recorded
+from pipeline.driver.driver_lock import driving
 from pipeline.driver.evaluation_job import run_evaluation
 from pipeline.driver.gating import check_gates
 from pipeline.driver.network_gating import check_network_gates
@@ -51,17 +52,17 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
     config = limited(config, limit_shards)
     layout = RunLayout.of(config.run)
     plan = make_plan(config, limit_shards)
-    record = open_record(layout, config, plan)
-    if only is None and is_complete(layout, config, record):
+    if only is None and is_complete(layout, config, plan):
         logger.info("already complete, nothing to do", extra={"fields": {"run": layout.root.url}})
         return layout
-    if only is None:
-        record.update(state="running", error=None)
-    fields = {"run": layout.root.url, "rows": plan.shape.sizes["sample"], "shards": plan.shape.n_shards}
-    logger.info("planned", extra={"fields": fields})
     if only in (None, "anchors"):
         demand_anchors(config)
-    with open_cluster(config.cluster) as cluster:
+    with driving(layout), open_cluster(config.cluster) as cluster:
+        record = open_record(layout, config, plan)
+        if only is None:
+            record.update(state="running", error=None)
+        fields = {"run": layout.root.url, "rows": plan.shape.sizes["sample"], "shards": plan.shape.n_shards}
+        logger.info("planned", extra={"fields": fields})
         context = RunContext(config, layout, plan, record, cluster)
         with failures_recorded(context):
             make_products(context, only)
@@ -171,10 +172,14 @@ def demand_shares(context: RunContext) -> None:
         )
 
 
-def is_complete(layout: RunLayout, config: RunConfig, record: RunRecord) -> bool:
-    """True if this very configuration was run to the end and verified."""
+def is_complete(layout: RunLayout, config: RunConfig, plan: Plan) -> bool:
+    """True if this very configuration and plan was run to the end and verified."""
+    if not layout.record.exists():
+        return False
+    record = read_json(layout.record)
     return (
-        record.content["state"] == "complete"
+        record["state"] == "complete"
+        and record["plan_sha256"] == plan.sha256
         and layout.success.exists()
         and layout.success.read_bytes() == config.sha256().encode()
     )

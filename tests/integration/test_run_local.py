@@ -15,10 +15,12 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.datasets import CUTOUTS, TRAINING
 from pipeline.contracts.errors import ContractError, GateError, PlanChangedError, VerificationError
 from pipeline.contracts.schema import CubeSchema
+from pipeline.driver.driver_lock import read_driver
 from pipeline.driver.emr_export import export_run, plan_export
 from pipeline.driver.emr_import import import_stamps
 from pipeline.driver.gating import read_stamps
 from pipeline.driver.inspection import inspect_cube, layout_of, run_status, verify_run
+from pipeline.driver.local_runs import driver_lines, resume_run
 from pipeline.driver.run import run
 from pipeline.driver.training_job import OUTPUTS
 from pipeline.stages.gates.suite import NETWORK_GATE_NAMES
@@ -130,7 +132,11 @@ def test_complete_run_does_no_work(finished: tuple[RunConfig, RunLayout]) -> Non
     folder = Path(layout.root.path)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     run(config)
+    assert resume_run(layout) == layout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+    driver = read_driver(layout)
+    assert driver is not None and driver.ended_utc and not driver.is_alive_here
+    assert "planned" in {json.loads(line)["message"] for line in driver_lines(layout)}
 
 
 def test_lost_shard_is_made_again_alone(

@@ -27,7 +27,9 @@ from pipeline.contracts.datasets import ROLES
 from pipeline.contracts.errors import BrickMissingError, ConfigError
 from pipeline.contracts.feed_config import FeedSection
 from pipeline.contracts.manifest_config import ManifestConfig
+from pipeline.driver.driver_lock import read_driver
 from pipeline.driver.inspection import verify_run
+from pipeline.driver.local_runs import driver_lines
 from pipeline.driver.manifest_builder import build_manifests
 from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.run import run
@@ -65,6 +67,9 @@ def test_run_on_s3_equals_the_run_on_disk(remote_run: RunLayout, make_config: Co
     layout = remote_run
     assert verify_run(layout)["training"]["rows"] == 128
     assert layout.report.join("index.html").exists()
+    driver = read_driver(layout)
+    assert driver is not None and driver.ended_utc
+    assert '"message": "planned"' in next(driver_lines(layout))
     local = run(make_config(tmp_path), only="cutouts")
     remote_shard = open_cube(layout.cube("cutouts")).read_shard(0, ["image", "task_id", "bad_pixel_frac"])
     assert remote_shard.identical(
