@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.resources
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import kubernetes_validate
 import yaml
 from helm_python import Chart
+from jsonschema import Draft202012Validator
+from kubernetes_validate.utils import schema_contents
+from referencing import Registry, Resource
 
 CHART = Path(__file__).parent / "darkhaloscope"
 # Kubernetes minor versions whose API the objects must satisfy.
 VERSIONS = tuple(f"1.{minor}" for minor in range(28, 38))
+_SCHEMAS = "kubernetes-json-schema"
 _CRDS = "operator/deployment/helm/dask-kubernetes-operator/crds"
 
 Manifest = dict[str, Any]
@@ -53,31 +56,45 @@ def pod_specs(manifests: list[Manifest]) -> Iterator[tuple[str, dict[str, Any], 
 
 def problems_of(manifest: Manifest, versions: tuple[str, ...] = VERSIONS) -> list[str]:
     """What API servers of these versions would refuse or silently drop; custom resources by their CRD."""
-    name = f"{manifest['kind']}/{manifest['metadata']['name']}"
-    if manifest["apiVersion"].startswith("kubernetes.dask.org/"):
-        errors = jsonschema.Draft202012Validator(dask_schema(manifest["kind"])).iter_errors(manifest)
-        return [f"{name}: {'.'.join(map(str, error.absolute_path))}: {error.message}" for error in errors]
-    found = []
-    for version in versions:
-        try:
-            kubernetes_validate.validate(manifest, version, strict=True)
-        except kubernetes_validate.ValidationError as error:
-            found.append(f"{name} on {version}: {'.'.join(map(str, error.path))}: {error.message}")
-    return found
+    name, api = f"{manifest['kind']}/{manifest['metadata']['name']}", manifest["apiVersion"]
+    if api.startswith("kubernetes.dask.org/"):
+        return [f"{name}: {line}" for line in _errors(dask_schema(manifest["kind"]), manifest)]
+    validators = {version: api_schema(version, api, manifest["kind"]) for version in versions}
+    return [f"{name} on {version}: {line}" for version, it in validators.items() for line in _errors(it, manifest)]
 
 
-def dask_schema(kind: str) -> dict[str, Any]:
+def _errors(validator: Draft202012Validator, manifest: Manifest) -> list[str]:
+    found = validator.iter_errors(manifest)
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
+
+
+@cache
+def api_schema(version: str, api: str, kind: str) -> Draft202012Validator:
+    """Strict schema of a built-in kind in a minor version of Kubernetes; FileNotFoundError for an unknown kind."""
+    name = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api)
+    schema = schema_contents(f"{_SCHEMAS}/v{version}.0-local-strict/{kind.lower()}-{name}.json", version)
+    return Draft202012Validator(schema, registry=Resource.from_contents(schema) @ _definitions(version))
+
+
+@cache
+def _definitions(version: str) -> Registry:
+    content = schema_contents(f"{_SCHEMAS}/v{version}.0-local-strict/_definitions.json", version)
+    return Resource.from_contents(content) @ Registry()
+
+
+@cache
+def dask_schema(kind: str) -> Draft202012Validator:
     """Schema of a custom resource of the Dask operator; it refuses unknown fields, which an API server prunes."""
     path = importlib.resources.files("dask_kubernetes") / _CRDS / f"{kind.lower()}.yaml"
-    definition = yaml.safe_load(path.read_text(encoding="utf-8"))
-    schema = copy.deepcopy(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    definition = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     schema["properties"] |= {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},
         "metadata": {"type": "object"},
     }
     _close(schema)
-    return schema
+    return Draft202012Validator(schema)
 
 
 def _close(schema: Any) -> None:

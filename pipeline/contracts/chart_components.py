@@ -143,7 +143,7 @@ class Resources(ChartSection):
     )
 
 
-class Placement(ChartSection):
+class PodPlacement(ChartSection):
     """Where the pods of a component run, and what is added to them."""
 
     node_selector: Labels = Field(default={}, description="node labels that are asked for")
@@ -154,7 +154,7 @@ class Placement(ChartSection):
     priority_class_name: str = Field(default="", description="name of a PriorityClass that exists")
 
 
-class Driver(Placement):
+class Driver(PodPlacement):
     """The Job that is the run."""
 
     resources: Resources = Field(default=Resources(), description="its share of a node")
@@ -177,13 +177,13 @@ class Driver(Placement):
     )
 
 
-class Scheduler(Placement):
+class Scheduler(PodPlacement):
     """The Dask scheduler."""
 
     resources: Resources = Field(default=Resources(), description="its share of a node")
 
 
-class Worker(Placement):
+class Worker(PodPlacement):
     """A Dask worker; its memory is `cluster.memory_per_worker` of the configuration."""
 
     cpu: Quantity | Annotated[str, Field(pattern=r"^[0-9]+m$")] = Field(default="1", description="CPU requested")
@@ -197,7 +197,7 @@ class Worker(Placement):
     spread_zones: bool = Field(default=True, description="spread workers over zones where that is possible")
 
 
-class Program(Placement):
+class Program(PodPlacement):
     """The programs of the network: Jobs that the driver makes from a template of this chart."""
 
     resources: Resources = Field(
