@@ -24,7 +24,9 @@ from pipeline.commands.models import models_command
 from pipeline.commands.plan import plan_command
 from pipeline.commands.preflight import preflight_command
 from pipeline.commands.render import render_command
+from pipeline.commands.runs import cancel_command, logs_command, resume_command, status_command
 from pipeline.commands.sample import app as sample_app
+from pipeline.commands.submit import submit_command
 from pipeline.commands.worker import worker_command
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
@@ -34,7 +36,6 @@ from pipeline.driver.inspection import (
     cube_location,
     inspect_cube,
     layout_of,
-    run_status,
     verify_run,
 )
 from pipeline.driver.run import STAGES, run
@@ -70,6 +71,11 @@ app.command("completeness")(completeness_command)
 app.command("compact")(compact_command)
 app.command("preflight")(preflight_command)
 app.command("worker")(worker_command)
+app.command("submit")(submit_command)
+app.command("status")(status_command)
+app.command("logs")(logs_command)
+app.command("cancel")(cancel_command)
+app.command("resume")(resume_command)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/demo.yaml")]
 RunUrl = Annotated[str, typer.Argument(metavar="RUN", help="folder of a run, local or s3://")]
@@ -100,12 +106,6 @@ def run_command(
     layout = run(load_config(config, overrides or []), limit_shards, only)
     typer.echo(f"run    {layout.root.url}")
     typer.echo(f"report {layout.report.join('index.html').url}")
-
-
-@app.command("status")
-def status_command(run_url: RunUrl, region: Region = None, endpoint_url: Endpoint = None) -> None:
-    """Show how far a run is. Reads its record and lists its receipts; writes nothing."""
-    typer.echo(as_json(run_status(layout_of(run_url, region, endpoint_url))))
 
 
 @app.command("verify")
