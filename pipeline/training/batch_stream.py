@@ -58,23 +58,38 @@ class BatchStream:
         self._row, self._label = reader.examples[split]
         self._address = np.zeros(self._row.size, np.int64)
         self._pinned = section.pinned and torch.cuda.is_available()
+        self._use = shard_use(batches, self._row // reader.cube.shard_samples)
         self._opened: dict[int, OpenShard] = {}
+
+    def most_streamed(self) -> int:
+        """Most shards without a place on a local disk that are in memory at a time."""
+        use, n_batches = self._use, len(self._batches)
+        streamed = np.array([not self._reader.stays_open(shard) for shard in use.shard.tolist()], bool)
+        begun, done = use.first[streamed], np.sort(use.last[streamed])
+        submitted = np.arange(n_batches) + self._section.prefetch_batches
+        opened = np.searchsorted(begun, submitted, side="right") + self._section.fetches
+        closed = np.searchsorted(done, np.arange(n_batches), side="left")
+        return int((np.minimum(opened, begun.size) - closed).max(initial=0))
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         batches, section = self._batches, self._section
-        use = shard_use(batches, self._row // self._reader.cube.shard_samples)
-        opening, closing = deque(zip(use.first.tolist(), use.shard.tolist(), strict=True)), self._closing(use)
+        opening = deque(zip(self._use.first.tolist(), self._use.shard.tolist(), strict=True))
+        closing = self._closing()
         buffers = [self._buffer() for _ in range(min(section.prefetch_batches, len(batches)) + 1)]
         free: deque[tuple[Tensor, torch.cuda.Event | None]] = deque((buffer, None) for buffer in buffers)
         filling: deque[tuple[Tensor, Future[None]]] = deque()
         fetched: deque[tuple[int, Future[None]]] = deque()
+        ahead: deque[int] = deque()
         submitted = 0
         with ThreadPoolExecutor(section.fetches) as fetchers, ThreadPoolExecutor(section.threads) as fillers:
             try:
                 for number, chosen in enumerate(batches):
                     while submitted < len(batches) and free:
-                        while opening and (opening[0][0] <= submitted or len(fetched) < section.fetches):
+                        while ahead and ahead[0] <= submitted:
+                            ahead.popleft()
+                        while opening and (opening[0][0] <= submitted or len(ahead) < section.fetches):
                             first, shard = opening.popleft()
+                            ahead.append(first)
                             fetched.append((first, fetchers.submit(self._open, shard)))
                         needed = [future for first, future in fetched if first <= submitted]
                         fetched = deque(entry for entry in fetched if not _is_done(entry[1]))
@@ -95,9 +110,9 @@ class BatchStream:
                     torch.cuda.current_stream().synchronize()
         self._spare.extend(buffers)
 
-    def _closing(self, use: ShardUse) -> deque[tuple[int, int]]:
-        order = np.argsort(use.last, kind="stable")
-        return deque(zip(use.last[order].tolist(), use.shard[order].tolist(), strict=True))
+    def _closing(self) -> deque[tuple[int, int]]:
+        order = np.argsort(self._use.last, kind="stable")
+        return deque(zip(self._use.last[order].tolist(), self._use.shard[order].tolist(), strict=True))
 
     def _open(self, shard: int) -> None:
         """Open a shard and note where the stamps of its examples lie."""

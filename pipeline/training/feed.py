@@ -132,13 +132,11 @@ class SplitFeed:
             width=section.shuffle_shards,
             keep_pairs=keep_pairs,
         )
-        window = section.shuffle_shards if by_shards else 1
-        together = PAIR_EXAMPLES if keep_pairs else 1
-        return self._batches(order, batch_size, rank, world, start_batch, together, window)
+        return self._batches(order, batch_size, rank, world, start_batch, PAIR_EXAMPLES if keep_pairs else 1)
 
     def in_order(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Every example once, in cube order; arguments and errors as in `shuffled`."""
-        return self._batches(np.arange(len(self)), batch_size, rank, world, 0, 1, 1)
+        return self._batches(np.arange(len(self)), batch_size, rank, world, 0, 1)
 
     def _batches(
         self,
@@ -148,7 +146,6 @@ class SplitFeed:
         world: int,
         start_batch: int,
         together: int,
-        window: int,
     ) -> Iterator[Batch]:
         n_batches = self.n_batches(batch_size) if batch_size > 0 else 0
         if not (0 <= rank < world and 0 <= start_batch <= n_batches and batch_size > 0):
@@ -158,8 +155,8 @@ class SplitFeed:
             )
         parts = [order[start : start + batch_size] for start in range(start_batch * batch_size, len(self), batch_size)]
         mine = [part[slice(*batch_share(part.size, rank, world, together))] for part in parts]
-        self._require_memory(window)
         stream = BatchStream(self._reader, self.split, mine, self._section, self._spare)
+        self._require_memory(stream)
         return (
             Batch(
                 stamps=stamps,
@@ -171,28 +168,25 @@ class SplitFeed:
             for chosen, stamps in stream
         )
 
-    def _streamed(self) -> list[int]:
-        return [shard for shard in np.unique(self._shard).tolist() if not self._reader.stays_open(shard)]
-
     def _require_local_shards(self) -> None:
-        streamed = self._streamed()
+        shards = np.unique(self._shard).tolist()
+        streamed = [shard for shard in shards if not self._reader.stays_open(shard)]
         if streamed:
             raise ConfigError(
                 f"training.feed.order {self._section.order} needs every shard of split {self.split} on a local disk, "
-                f"but {len(streamed)} of {np.unique(self._shard).size} shards are not and have no room in the cache; "
+                f"but {len(streamed)} of {len(shards)} shards are not and have no room in the cache; "
                 "enlarge training.feed.cache_limit_gb or the disk, or set training.feed.order to shards"
             )
 
-    def _require_memory(self, window: int) -> None:
-        """Shards that are not kept on disk must fit into memory for as long as they are in the window."""
-        streamed = self._streamed()
-        shard_bytes = len(KINDS) * self._reader.layout.object_bytes(self._reader.cube.shard_samples)
-        needed = min(len(streamed), window + 1 + self._section.fetches) * shard_bytes
-        limit = int(MEMORY_FRACTION * available_memory_bytes()) if streamed else needed
+    def _require_memory(self, stream: BatchStream) -> None:
+        """Shards that have no place on a local disk must fit into memory for as long as they are needed."""
+        streamed = stream.most_streamed()
+        needed = streamed * len(KINDS) * self._reader.layout.object_bytes(self._reader.cube.shard_samples)
+        limit = int(MEMORY_FRACTION * available_memory_bytes()) if streamed else 0
         if needed > limit:
             raise ConfigError(
-                f"streaming needs {needed} bytes of memory for {window + 1 + self._section.fetches} shards, the limit "
-                f"is {limit}; lower training.feed.shuffle_shards or fetches, or give the cache more room"
+                f"streaming split {self.split} needs {needed} bytes of memory for {streamed} shards at a time, the "
+                f"limit is {limit}; lower training.feed.shuffle_shards or fetches, or give the cache more room"
             )
 
 

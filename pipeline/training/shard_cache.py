@@ -26,6 +26,7 @@ from pipeline.storage.cube import PublishedCube
 
 _IN_USE = "in-use"
 _IDENTITY_LENGTH = 32
+_IDENTITY_PATTERN = "[0-9a-f]" * _IDENTITY_LENGTH
 _PARTIAL_SUFFIX = ".partial"
 _ATTRIBUTES = ("schema", "schema_version", "n_samples", "shard_samples", "plan_sha256", "config_sha256", "code_version")
 
@@ -108,14 +109,15 @@ class ShardCache:
     def _make_room(self, folder: Path, limit_bytes: int | None) -> frozenset[str]:
         """Which objects have room, after dropping other cubes if they need it."""
         own = sum(size for name, size in self._sizes.items() if self._is_whole(self._path(name), name))
-        others = {path: _bytes_below(path) for path in folder.iterdir() if path.is_dir() and path != self._folder}
+        others = {path.parent: _bytes_below(path.parent) for path in folder.glob(f"{_IDENTITY_PATTERN}/{_IN_USE}")}
+        del others[self._folder]
         needed = sum(self._sizes.values())
 
         def room() -> int:
             disk = own + shutil.disk_usage(folder).free
             return disk if limit_bytes is None else min(limit_bytes - sum(others.values()), disk)
 
-        for path in sorted(others, key=_last_use):
+        for path in sorted(others, key=lambda path: (path / _IN_USE).stat().st_mtime):
             if room() >= needed:
                 break
             if _drop(path):
@@ -156,11 +158,6 @@ def _drop(path: Path) -> bool:
         shutil.rmtree(path)
     logger.info("dropped the cached shards of another cube", extra={"fields": {"folder": str(path)}})
     return True
-
-
-def _last_use(path: Path) -> float:
-    marker = path / _IN_USE
-    return marker.stat().st_mtime if marker.exists() else 0.0
 
 
 def _bytes_below(path: Path) -> int:

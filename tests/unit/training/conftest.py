@@ -58,6 +58,19 @@ def cube_rows(n_rows: int = 120, seed: int = 3) -> dict[str, np.ndarray]:
     return rows
 
 
+def write_cube(location: Location, rows: dict[str, np.ndarray]) -> PublishedCube:
+    """Write and publish a cube of these rows."""
+    n_rows = len(rows["role"])
+    sizes = {SAMPLE_DIM: n_rows, "band": len(BANDS), "y": SIZE_PX, "x": SIZE_PX}
+    shape = CubeShape(sizes, SHARD_SAMPLES, 8)
+    create_cube(location, TRAINING, shape)
+    for shard in range(shape.n_shards):
+        part = {v.name: (v.dims, rows[v.name][shape.rows(shard)]) for v in TRAINING.variables}
+        write_cube_shard(location, TRAINING, shape, shard, xr.Dataset(part))
+    publish_cube(location, cube_attributes(TRAINING, shape, PROVENANCE))
+    return open_cube(location)
+
+
 @pytest.fixture
 def make_cube(tmp_path: Path) -> CubeMaker:
     """Write and publish a cube; `edit` changes the rows before they are written."""
@@ -66,17 +79,15 @@ def make_cube(tmp_path: Path) -> CubeMaker:
         rows = cube_rows(n_rows)
         if edit is not None:
             edit(rows)
-        location = Location(str(tmp_path / name))
-        sizes = {SAMPLE_DIM: n_rows, "band": len(BANDS), "y": SIZE_PX, "x": SIZE_PX}
-        shape = CubeShape(sizes, SHARD_SAMPLES, 8)
-        create_cube(location, TRAINING, shape)
-        for shard in range(shape.n_shards):
-            part = {v.name: (v.dims, rows[v.name][shape.rows(shard)]) for v in TRAINING.variables}
-            write_cube_shard(location, TRAINING, shape, shard, xr.Dataset(part))
-        publish_cube(location, cube_attributes(TRAINING, shape, PROVENANCE))
-        return open_cube(location)
+        return write_cube(Location(str(tmp_path / name)), rows)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def long_cube(tmp_path_factory: pytest.TempPathFactory) -> PublishedCube:
+    """A cube of ten shards that no test changes."""
+    return write_cube(Location(str(tmp_path_factory.mktemp("long") / "cube")), cube_rows(400))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.contracts.errors import StorageError
 from pipeline.storage.cube import PublishedCube
+from pipeline.storage.locations import Location
 from pipeline.training.shard_cache import ShardCache, cube_identity
 
 CubeMaker = Callable[..., PublishedCube]
@@ -79,31 +80,51 @@ def test_folder_that_cannot_be_written_is_an_error(make_cube: CubeMaker, tmp_pat
         ShardCache(tmp_path / "cache", cube, sizes_of(cube), None)
 
 
-def test_two_processes_fill_one_cache(make_cube: CubeMaker, tmp_path: Path) -> None:
-    """Both get every file in full, one of them fetches each, and nothing partial is left."""
-    cube = make_cube(n_rows=400)
-    program = f"""
+FILL = """
 import sys
 from pathlib import Path
 from pipeline.storage.cube import open_cube
 from pipeline.storage.locations import Location
 from pipeline.training.shard_cache import ShardCache
-cube = open_cube(Location({cube.location.url!r}))
-sizes = {sizes_of(cube)!r}
-cache = ShardCache(Path({str(tmp_path / "cache")!r}), cube, sizes, None)
-reads = []
-kept = Location.read_bytes
-Location.read_bytes = lambda self: (reads.append(self.url), kept(self))[1]
+url, folder, sizes = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+cache = ShardCache(Path(folder), open_cube(Location(url)), sizes, None)
+reads, read = [], Location.read_bytes
+Location.read_bytes = lambda self: (reads.append(self.url), read(self))[1]
 print("ready", flush=True)
 sys.stdin.readline()
 assert all(cache.file(name).stat().st_size == sizes[name] for name in cache.held)
 print(len(reads))
 """
-    command = [sys.executable, "-c", program]
-    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in both:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    answers = [process.communicate("go\n")[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum(int(answer) for answer in answers) == len(sizes_of(cube))
+
+
+def test_two_processes_fill_one_cache(make_cube: CubeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both get every file in full, one of them fetches each, and nothing partial is left."""
+    cube = make_cube()
+    sizes = sizes_of(cube)
+    cache = ShardCache(tmp_path / "cache", cube, sizes, None)
+    reads: list[str] = []
+    read = Location.read_bytes
+    monkeypatch.setattr(Location, "read_bytes", lambda self: (reads.append(self.url), read(self))[1])
+    command = [sys.executable, "-c", FILL, cube.location.url, str(tmp_path / "cache"), repr(sizes)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdin is not None
+        assert other.stdout.readline() == "ready\n"
+        other.stdin.write("go\n")
+        other.stdin.flush()
+        assert all(cache.file(name).stat().st_size == size for name, size in sizes.items())
+        answer = other.communicate()[0]
+    assert other.returncode == 0
+    assert len(reads) + int(answer) == len(sizes)
     assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+def test_other_folders_are_left_alone(make_cube: CubeMaker, tmp_path: Path) -> None:
+    """A cache in a folder that holds other things never drops them, however little room there is."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "in-use").write_text("x")
+    (tmp_path / ("a" * 32)).mkdir()
+    (tmp_path / ("a" * 32) / "precious").write_text("x")
+    cube = make_cube()
+    assert ShardCache(tmp_path, cube, sizes_of(cube), 10).held == frozenset()
+    assert (tmp_path / "mine" / "in-use").exists()
+    assert (tmp_path / ("a" * 32) / "precious").exists()
