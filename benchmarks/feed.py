@@ -42,7 +42,7 @@ from pipeline.training.feed import SplitFeed, open_feed
 
 BATCH = 256
 SHAPE = (3, 64, 64)
-SHARD_ROWS = 512
+SHARD_ROWS = 1024
 WEBDATASET, RAM = "webdataset, first", "RAM gather A[perm]"
 
 
@@ -107,7 +107,7 @@ def main() -> None:
 
 def consume(batches: Iterable[Any]) -> int:
     """Ask for every batch of an epoch; number of examples."""
-    return sum(len(batch.stamps) for batch in batches)
+    return sum(len(batch.row) for batch in batches)
 
 
 def measure(loaders: Loaders, rounds: int) -> dict[str, NDArray[np.float64]]:

@@ -19,6 +19,8 @@ from pipeline.contracts.feed_config import FEATURE_COLUMNS
 from pipeline.storage.cube import PublishedCube
 
 COLUMNS = ("task_id", "pair_id", "host_id", "role", "split", "arc_snr", "theta_e_arcsec", "psfsize_arcsec")
+# Columns that each kind of sample weight needs.
+WEIGHT_COLUMNS: dict[str, tuple[str, ...]] = {"none": (), "balanced": (), "prior": ("weight_prior",)}
 MIN_PER_CLASS = 10
 
 
@@ -61,12 +63,12 @@ def index_split(columns: xr.Dataset, split: str) -> tuple[NDArray[np.int64], NDA
     return row[order].astype(np.int64), label[order]
 
 
-def example_weights(label: NDArray[np.uint8], weight_prior: NDArray[np.float64], kind: str) -> NDArray[np.float32]:
+def example_weights(label: NDArray[np.uint8], columns: xr.Dataset, kind: str) -> NDArray[np.float32]:
     """Sample weights; their mean is 1.
 
     Args:
         label: (example) 0 or 1, both present.
-        weight_prior: (example) importance weights; read of injected stamps, for `prior` only.
+        columns: the WEIGHT_COLUMNS of that kind, dim `example`; weight_prior is read of injected stamps only.
         kind: `none`, all 1; `balanced`, both classes weigh the same; `prior`, injected stamps as often as the prior has
             them, with a mean of 1, controls 1.
 
@@ -82,7 +84,7 @@ def example_weights(label: NDArray[np.uint8], weight_prior: NDArray[np.float64],
         share = positive.mean()
         weight = np.where(positive, 0.5 / share, 0.5 / (1.0 - share))
     elif kind == "prior":
-        prior = weight_prior[positive]
+        prior = columns["weight_prior"].to_numpy()[positive]
         if not (np.isfinite(prior) & (prior > 0.0)).all():
             raise VerificationError("expected a positive weight_prior of every injected stamp")
         weight[positive] = prior / prior.mean()

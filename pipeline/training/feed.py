@@ -28,6 +28,7 @@ from pipeline.training.batch_stream import BatchStream
 from pipeline.training.epoch_order import PAIR_EXAMPLES, batch_share, shuffled_order
 from pipeline.training.example_index import (
     COLUMNS,
+    WEIGHT_COLUMNS,
     example_features,
     example_weights,
     index_split,
@@ -81,11 +82,12 @@ class SplitFeed:
     def __init__(self, split: str, reader: ShardReader, columns: xr.Dataset, section: FeedSection) -> None:
         self.split, self.columns = split, columns
         self.row, self.label = reader.examples[split]
-        self.weight = example_weights(self.label, columns["weight_prior"].to_numpy(), section.weights)
+        self.weight = example_weights(self.label, columns, section.weights)
         self.features = example_features(columns, section.features)
         self.stamp_shape = reader.layout.stamp_shape
         self._reader, self._section = reader, section
         self._shard = self.row // reader.cube.shard_samples
+        self._label = torch.from_numpy(self.label.astype(np.float32))
         self._spare: list[Tensor] = []
 
     def __len__(self) -> int:
@@ -205,7 +207,7 @@ def open_feed(cube: PublishedCube, section: FeedSection, cache_folder: Path | No
     """
     require_training_cube(cube)
     layout = pixel_layout(cube, KINDS)
-    columns = cube.columns(tuple(dict.fromkeys((*COLUMNS, "weight_prior", *section.features))))
+    columns = cube.columns(tuple(dict.fromkeys((*COLUMNS, *WEIGHT_COLUMNS[section.weights], *section.features))))
     examples = {name: index_split(columns, name) for name in TRAINED_SPLITS}
     cache = _open_cache(cube, layout, examples["train"][0], section, cache_folder)
     reader = ShardReader(cube, layout, examples, cache)

@@ -6,6 +6,7 @@ held by whoever opened it. Opening checks every checksum, and that the stamps in
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -25,6 +26,9 @@ from pipeline.training.gather import count_not_finite
 from pipeline.training.shard_cache import ShardCache
 
 KINDS = ("control", "injected")
+
+_LIBC = ctypes.CDLL(None)
+_MADV_POPULATE_READ = 22
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,6 @@ def _mapped(path: Path) -> NDArray[np.uint8]:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
         if not size:
             raise StorageError(f"{path} is empty")
         tensor = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
@@ -163,4 +166,6 @@ def _mapped(path: Path) -> NDArray[np.uint8]:
         raise StorageError(f"cannot map {path}: {error}") from error
     data: NDArray[Any] = tensor.numpy()
     data.flags.writeable = False
+    # Reads the whole file now, without the interpreter's lock; a kernel that cannot do so reads on first touch.
+    _LIBC.madvise(ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(size), _MADV_POPULATE_READ)
     return data

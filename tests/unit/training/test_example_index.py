@@ -26,14 +26,14 @@ def test_roles_decide_the_examples() -> None:
 
 def test_weights_have_mean_one_and_mean_what_they_say() -> None:
     """Balanced classes weigh the same in sum; prior weights keep their ratios and leave controls alone."""
-    prior = np.array([3.0, np.nan, np.nan, np.nan, 1.0])
+    prior = xr.Dataset({"weight_prior": ("example", np.array([3.0, np.nan, np.nan, np.nan, 1.0]))})
     assert example_weights(LABEL, prior, "none").tolist() == [1.0] * 5
     balanced = example_weights(LABEL, prior, "balanced")
     assert balanced[LABEL == 1].sum() == pytest.approx(balanced[LABEL == 0].sum())
     assert balanced.mean() == pytest.approx(1.0)
     assert example_weights(LABEL, prior, "prior").tolist() == [1.5, 1.0, 1.0, 1.0, 0.5]
     with pytest.raises(VerificationError, match="positive weight_prior"):
-        example_weights(LABEL, np.zeros(5), "prior")
+        example_weights(LABEL, xr.zeros_like(prior), "prior")
 
 
 def test_features_come_from_the_allow_list_only() -> None:
