@@ -55,6 +55,7 @@ bench: install
 	$(BIN)/python benchmarks/brick_reading.py
 	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/cube_io.py
+	$(BIN)/python benchmarks/feed.py
 
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --python-version 3.11 --no-header --no-annotate \
