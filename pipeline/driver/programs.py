@@ -17,6 +17,8 @@ from pipeline.driver.kube_job import run_program_job
 
 # A container that a signal ended reports 128 plus its number.
 _FIRST_SIGNAL_CODE = 129
+# How long a program may take to store its state.
+_GRACE_S = 60.0
 
 
 def run_program(config: RunConfig, module: str, *options: str) -> None:
@@ -55,10 +57,15 @@ def run_module(module: str, options: Sequence[str], timeout_s: float) -> None:
     if importlib.util.find_spec("torch") is None:
         raise ConfigError(f"{module} needs torch: install darkhaloscope with its extra train")
     command = [sys.executable, "-m", module, *options]
-    try:
-        code = subprocess.run(command, timeout=timeout_s, check=False).returncode
-    except subprocess.TimeoutExpired as error:
-        raise PipelineError(f"{module} did not finish within {timeout_s:g} s") from error
+    with subprocess.Popen(command) as program:
+        try:
+            code = program.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            _end(program)
+            raise PipelineError(f"{module} did not finish within {timeout_s:g} s") from error
+        except BaseException:
+            _end(program)
+            raise
     _raise_for(module, code)
 
 
@@ -68,3 +75,12 @@ def _raise_for(module: str, code: int) -> None:
         is_outside = code < 0 or code >= _FIRST_SIGNAL_CODE or code == PipelineError.exit_code
         kind = kinds.get(code, PipelineError if is_outside else VerificationError)
         raise kind(f"{module} failed with exit code {code}; its messages are above")
+
+
+def _end(program: subprocess.Popen[bytes]) -> None:
+    """Tell a program to end, so that it can store its state; end it if it does not."""
+    program.terminate()
+    try:
+        program.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        program.kill()

@@ -130,13 +130,14 @@ def write_table(location: Location, table: pa.Table) -> None:
 
 def verify_table(location: Location, table: pa.Table) -> None:
     """VerificationError unless a stored table is the given one and its scores are finite."""
-    stored = pq.read_table(io.BytesIO(location.read_bytes()))
+    data = location.read_bytes()
+    stored = pq.read_table(io.BytesIO(data))
     if stored.num_rows != table.num_rows:
         raise VerificationError(f"{location.url}: expected {table.num_rows} rows, got {stored.num_rows}")
     for name in {"logit", "score"} & set(stored.schema.names):
         if not np.isfinite(stored[name].to_numpy()).all():
             raise VerificationError(f"{location.url}: column {name} is not finite")
-    if parquet_bytes(stored) != parquet_bytes(table):
+    if data != parquet_bytes(table):
         raise VerificationError(f"{location.url} reads back other values than were written")
 
 

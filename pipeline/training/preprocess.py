@@ -7,7 +7,9 @@ a stamp with a pixel that is not finite or without noise, is never given a numbe
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ def normalised(stamps: Tensor, spec: PreprocessSection) -> tuple[Tensor, Tensor]
     Raises:
         ConfigError: the annulus holds fewer than 32 pixels.
     """
-    inside = annulus(stamps.shape[-1], spec).flatten().nonzero().squeeze(1).to(stamps.device)
+    inside = torch.tensor(_annulus_places(stamps.shape[-1], spec.annulus_px), device=stamps.device)
     ring = stamps.flatten(2).index_select(2, inside)
     median = _median(ring)
     mad = _median((ring - median).abs())
@@ -80,15 +82,9 @@ def annulus(size_px: int, spec: PreprocessSection) -> Tensor:
     Raises:
         ConfigError: fewer than 32 such pixels.
     """
-    low, high = spec.annulus_px
-    radius = stamp_radius(size_px)
-    inside = (radius >= low) & (radius < high)
-    if int(inside.sum()) < MIN_ANNULUS_PIXELS:
-        raise ConfigError(
-            f"training.preprocess.annulus_px {spec.annulus_px} holds {int(inside.sum())} pixels of a "
-            f"{size_px} px stamp; expected at least {MIN_ANNULUS_PIXELS}"
-        )
-    return inside
+    inside = torch.zeros(size_px * size_px, dtype=torch.bool)
+    inside[list(_annulus_places(size_px, spec.annulus_px))] = True
+    return inside.reshape(size_px, size_px)
 
 
 def stamp_radius(size_px: int) -> Tensor:
@@ -110,6 +106,21 @@ def require_same_spec(expected: PreprocessSection, got: PreprocessSection) -> No
     """
     if expected != got:
         raise ContractError(f"checkpoint was trained with preprocess {expected!r}, stamps come with {got!r}")
+
+
+@lru_cache(maxsize=8)
+def _annulus_places(size_px: int, annulus_px: tuple[float, float]) -> tuple[int, ...]:
+    """Places of the annulus in a flattened stamp; plain numbers, so that an exporter takes them as they are."""
+    low, high = annulus_px
+    offset = np.arange(size_px) - size_px // 2
+    radius = np.hypot(offset[:, None], offset[None, :])
+    places = np.flatnonzero((radius >= low) & (radius < high))
+    if places.size < MIN_ANNULUS_PIXELS:
+        raise ConfigError(
+            f"training.preprocess.annulus_px {annulus_px} holds {places.size} pixels of a {size_px} px stamp; "
+            f"expected at least {MIN_ANNULUS_PIXELS}"
+        )
+    return tuple(places.tolist())
 
 
 def _median(values: Tensor) -> Tensor:
