@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pipeline.contracts.network_config import NetworkSection
 from pipeline.training.models.bottleneck_resnet import BottleneckResNet
-from pipeline.training.models.efficientnet_v2 import EfficientNetV2S
+from pipeline.training.models.efficientnet import EfficientNetV2S
 from pipeline.training.models.lens_resnet import LensResNet
 from pipeline.training.models.resnet18 import ResNet18
 from pipeline.training.models.staged import StagedNetwork

@@ -77,17 +77,17 @@ def test_nothing_is_learned_from_random_labels(make_feed: Callable[..., Any]) ->
 
 
 def test_a_planted_shortcut_is_learned_and_the_gate_catches_it(make_cube: CubeMaker, config_file: Path) -> None:
-    """Injected stamps that hold no ring but a brighter core: near-perfect scores, and the gate on cores fails.
+    """Injected stamps that hold no ring but a brighter, wider core: near-perfect scores, and the gate on cores fails.
 
-    The same cube with half of the rings' light moved nowhere near the core passes that gate.
+    With a faint ring far from the core in its place that gate finds less.
     """
 
     def bright_cores(rows: dict[str, np.ndarray]) -> None:
-        core = 0.4 * np.exp(-((RADIUS / 1.5) ** 2))
+        core = 0.4 * np.exp(-((RADIUS / 4.0) ** 2))
         rows["injected"][:] = rows["control"] + core.astype(np.float32)
 
     def equal_cores(rows: dict[str, np.ndarray]) -> None:
-        rows["injected"][:] = rows["control"] + (0.4 * RING * (RADIUS > 5)).astype(np.float32)
+        rows["injected"][:] = rows["control"] + (0.1 * RING * (RADIUS > 7)).astype(np.float32)
 
     spoiled = make_cube(bright_cores, n_rows=200, name="spoiled")
     result = train(open_feed(spoiled, section().feed), section(epochs=8), 1, World(configure_torch(1)))
