@@ -32,6 +32,10 @@ class PreprocessSection(Section):
             raise ValueError(f"annulus_px needs inner < outer, got {self.annulus_px}")
         return self
 
+    def sha256(self) -> str:
+        """Hash of the normalisation."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
 
 class EpochRamp(Section):
     """A value that moves linearly from `start` to `end` between two epochs and stays there; epochs count from 0."""

@@ -1,106 +1,225 @@
-"""The trained network as one ONNX file: raw stamps in, logits out, preprocessing inside, no torch needed to run it.
+"""The trained network as one ONNX file with the normalisation inside: what scores stamps where there is no torch.
 
-Because the file normalises, nobody can normalise otherwise for it. A stamp with a pixel that is not finite, or without
-noise in a band, has the logit NaN there, where the trainer refuses it.
+Run as a program, it exports a checkpoint: `python -m pipeline.training.export --checkpoint URL --out URL`.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
-from pathlib import Path
+import argparse
+import hashlib
+import importlib.metadata
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
-import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.contracts.errors import VerificationError
-from pipeline.contracts.training_config import PreprocessSection
+from pipeline.contracts.errors import ContractError, PipelineError, VerificationError
+from pipeline.contracts.network_file import INPUT_NAME, OUTPUT_NAME, NetworkSpec
+from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
+from pipeline.logs import configure_logging
+from pipeline.stages.network import StampNetwork
+from pipeline.storage.locations import Location
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.features import FeatureSpec
-from pipeline.training.models.staged import StagedNetwork
-from pipeline.training.preprocess import normalised
+from pipeline.training.preprocess import annulus_pixels, normalise_or_mark
 
+# Fixed, so that the file is the same whatever version of the exporter's default is installed.
 OPSET = 20
-STAMPS, FEATURES, LOGIT = "stamps", "features", "logit"
-_DOCUMENT = "darkhaloscope"
+BATCH_SIZE = 32
+LOGIT_TOLERANCE = 1e-4
+_TEST_STAMPS = 2 * BATCH_SIZE + 5
+_TEST_SEED = 20_260_101
+EPILOG = """
+reads   --checkpoint  checkpoint of a training
+writes  --out         ONNX file: stamps (n, band, y, x) float32 nmgy in, logit (n) out; see docs/scoring.md
+exit    0 verified, 2 configuration or contract, 3 the file does not reproduce the network, 75 retriable
+"""
+
+logger = logging.getLogger("pipeline.training")
 
 
-class Finder(nn.Module):
-    """Preprocessing, network and the rule for unusable stamps, as one module.
+class StampScorer(nn.Module):
+    """Stamps in nanomaggies to logits; NaN for a stamp that `normalise` refuses."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.network = checkpoint.network(torch.device("cpu"))
+        self.clip = checkpoint.preprocess.clip
+        self.pixels: Tensor
+        self.register_buffer("pixels", annulus_pixels(checkpoint.stamp_size_px, checkpoint.preprocess))
+
+    def forward(self, stamps: Tensor) -> Tensor:
+        """(stamp, band, y, x) float32 [nmgy] to (stamp) float32."""
+        normalised, accepted = normalise_or_mark(stamps, self.pixels, self.clip)
+        logit: Tensor = self.network(normalised)
+        return torch.where(accepted, logit, torch.full_like(logit, float("nan")))
+
+
+def export_network(checkpoint: Checkpoint, checkpoint_sha256: str) -> bytes:
+    """The best epoch's network as an ONNX file that was proven to give its logits.
 
     Args:
-        network: in evaluation mode.
-        preprocess: normalisation of every stamp.
-        features: how raw features are standardised; None for a network without.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, network: StagedNetwork, preprocess: PreprocessSection, features: FeatureSpec | None) -> None:
-        super().__init__()
-        self.network, self.preprocess = network, preprocess
-        self.register_buffer("mean", torch.tensor([] if features is None else features.mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor([] if features is None else features.scale, dtype=torch.float32))
-
-    def forward(self, stamps: Tensor, features: Tensor | None = None) -> Tensor:
-        """Logits of raw stamps.
-
-        Args:
-            stamps: (example, band, y, x) float32. [nmgy]
-            features: (example, number) float32 as the feed gives them, not standardised; None without.
-
-        Returns:
-            (example) float32; NaN for an unusable stamp.
-        """
-        values, usable = normalised(stamps, self.preprocess)
-        beside = None if features is None else (features - self.mean) / self.scale
-        logit: Tensor = self.network(values, beside)
-        return torch.where(usable, logit, torch.full_like(logit, torch.nan))
-
-
-def export_onnx(checkpoint: Checkpoint) -> bytes:
-    """A checkpoint as an ONNX file.
-
-    Returns:
-        The file: input `stamps` (any number of examples) and, for a network that sees them, `features`; output `logit`;
-        the checkpoint's document as JSON in the metadata `darkhaloscope`.
+        checkpoint: what to export.
+        checkpoint_sha256: digest of the checkpoint's file, stored in the metadata.
 
     Raises:
-        VerificationError: the exporter made a file that ONNX's own checker refuses.
+        VerificationError: ONNX Runtime does not give the network's logits for random stamps, or gives a number to a
+            stamp that the preprocessing refuses.
     """
-    finder = Finder(checkpoint.build(torch.device("cpu")), checkpoint.preprocess, checkpoint.features).eval()
-    size = checkpoint.stamp_size_px
-    generator = np.random.default_rng(0)
-    stamps = generator.normal(size=(2, len(checkpoint.bands), size, size)).astype(np.float32)
-    inputs: tuple[Tensor, ...] = (torch.from_numpy(stamps),)
-    names = [STAMPS]
-    if checkpoint.features is not None:
-        inputs = (*inputs, torch.zeros(2, len(checkpoint.features.mean)))
-        names.append(FEATURES)
-    examples = torch.export.Dim("example", min=1, max=2**20)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        torch.onnx.export(
-            finder,
-            inputs,
-            path,
-            input_names=names,
-            output_names=[LOGIT],
-            opset_version=OPSET,
+    scorer = StampScorer(checkpoint).eval()
+    stamps = random_stamps(checkpoint)
+    with torch.inference_mode():
+        expected = np.concatenate([scorer(torch.from_numpy(part)).numpy() for part in np.array_split(stamps, 3)])
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            scorer,
+            (torch.from_numpy(stamps[:2]),),
             dynamo=True,
-            dynamic_shapes=tuple({0: examples} for _ in inputs),
-            external_data=False,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             verbose=False,
         )
-        model = onnx.load(path)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = _DOCUMENT, json.dumps(checkpoint.document(), allow_nan=False)
+    if program is None:
+        raise VerificationError("the ONNX exporter returned no program")
+    for batch_size in (BATCH_SIZE, 1):
+        program.model.metadata_props.update(_spec(checkpoint, checkpoint_sha256, batch_size).properties())
+        data = program.model_proto.SerializeToString()
+        network = StampNetwork(data)
+        verify_export(network, stamps, expected)
+        if is_independent_of_neighbours(network, stamps):
+            return data
+    raise VerificationError("the exported network gives a stamp another logit in another call")
+
+
+def random_stamps(checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """Stamps to try an export on: noise with sources of all brightnesses; some cannot be normalised.
+
+    Returns:
+        (stamp, band, y, x) float32; stamps 1, 4, 7 ... of the first 13 hold a NaN, an infinity, a band without noise, or
+        nothing but a constant. [nmgy]
+    """
+    random = np.random.default_rng(_TEST_SEED)
+    size = checkpoint.stamp_size_px
+    shape = (_TEST_STAMPS, len(checkpoint.bands), size, size)
+    y, x = np.mgrid[:size, :size] - size // 2
+    source = np.exp(-np.hypot(x, y) / 3.0) * 10.0 ** random.uniform(-2, 2, (_TEST_STAMPS, 1, 1, 1))
+    stamps = (0.02 * random.normal(size=shape) + source).astype(np.float32)
+    stamps[1, 0, size // 2, size // 2] = np.nan
+    stamps[4, -1, 0, 0] = np.inf
+    stamps[7, 0] = 0.25
+    stamps[10] = 0.0
+    stamps[13] = np.nan
+    return stamps
+
+
+def verify_export(network: StampNetwork, stamps: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Compare what ONNX Runtime computes with what torch computed.
+
+    Args:
+        network: the exported file.
+        stamps: (stamp, band, y, x) float32. [nmgy]
+        expected: (stamp) float32 logits; NaN where the preprocessing refuses the stamp.
+
+    Raises:
+        VerificationError: a logit differs by more than 1e-4, relative or absolute, or NaN stands elsewhere.
+    """
+    got = network.logits(stamps)
+    if not np.allclose(got, expected, rtol=LOGIT_TOLERANCE, atol=LOGIT_TOLERANCE, equal_nan=True):
+        worst = int(np.argmax(np.where(np.isnan(got) != np.isnan(expected), np.inf, np.abs(got - expected))))
+        raise VerificationError(
+            f"the exported network differs from the trained one: stamp {worst} has {got[worst]}, "
+            f"expected {expected[worst]}"
+        )
+
+
+def is_independent_of_neighbours(network: StampNetwork, stamps: NDArray[np.float32]) -> bool:
+    """True if logits have the same bits in order, reversed, and one stamp at a time."""
+    logit = network.logits(stamps)
+    reversed_logit = network.logits(np.ascontiguousarray(stamps[::-1]))[::-1]
+    alone = np.concatenate([network.logits(stamp[None]) for stamp in stamps])
+    return np.array_equal(logit, reversed_logit, equal_nan=True) and np.array_equal(logit, alone, equal_nan=True)
+
+
+def export_checkpoint(checkpoint_file: Location, out: Location) -> NetworkSpec:
+    """Export a stored checkpoint and read the file back.
+
+    Raises:
+        ContractError: no checkpoint is there.
+        VerificationError: as export_network, or the file reads back differently.
+    """
+    if not checkpoint_file.exists():
+        raise ContractError(f"{checkpoint_file.url}: no checkpoint is there")
+    stored = checkpoint_file.read_bytes()
+    data = export_network(Checkpoint.from_bytes(stored), hashlib.sha256(stored).hexdigest())
+    out.write_bytes(data)
+    if out.read_bytes() != data:
+        raise VerificationError(f"{out.url} reads back differently than it was written")
+    return StampNetwork(data).spec
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, export, and turn a PipelineError into its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.training.export",
+        description="Write a trained network as an ONNX file with its normalisation inside.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="URL", help="checkpoint of a training")
+    parser.add_argument("--out", required=True, metavar="URL", help="file that the network goes to, network.onnx")
+    parser.add_argument("--region", help="AWS region of s3:// URLs")
+    parser.add_argument("--endpoint-url", help="S3 endpoint other than AWS")
+    options = parser.parse_args(arguments)
+    configure_logging()
     try:
-        onnx.checker.check_model(model, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise VerificationError(f"the exported network is not valid ONNX: {error}") from error
-    data: bytes = model.SerializeToString()
-    return data
+        checkpoint, out = (
+            Location(url, options.region, options.endpoint_url) for url in (options.checkpoint, options.out)
+        )
+        spec = export_checkpoint(checkpoint, out)
+    except PipelineError as error:
+        failure = error
+    else:
+        logger.info("exported", extra={"fields": {"out": options.out, **spec.model_dump(mode="json")}})
+        return 0
+    logger.error("failed", extra={"fields": {"error": type(failure).__name__, "reason": str(failure)}})
+    return failure.exit_code
+
+
+def _spec(checkpoint: Checkpoint, checkpoint_sha256: str, batch_size: int) -> NetworkSpec:
+    return NetworkSpec(
+        model="LensResNet",
+        bands=checkpoint.bands,
+        stamp_size_px=checkpoint.stamp_size_px,
+        pixel_scale_arcsec=PIXEL_SCALE_ARCSEC,
+        preprocess=checkpoint.preprocess,
+        preprocess_sha256=checkpoint.preprocess.sha256(),
+        checkpoint_sha256=checkpoint_sha256,
+        batch_size=batch_size,
+        code_version=f"darkhaloscope {importlib.metadata.version('darkhaloscope')}, torch {torch.__version__}",
+    )
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter warns of packages that it does not need and of its own internals."""
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        exporter.setLevel(level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
