@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,16 +25,13 @@ from pipeline.driver.plan import Plan
 from pipeline.driver.provenance import code_version, environment
 from pipeline.driver.sampling_record import record_sampling
 from pipeline.driver.shards import finished_shards, run_shards
-from pipeline.driver.tasks import ShardTask, make_cutouts_shard, make_training_shard
+from pipeline.driver.tasks import ShardTask, StampSource, make_cutouts_shard, make_training_shard
 from pipeline.stages.cutouts import reason_counts
 from pipeline.stages.sampling import CLIPPED_SHARE_MAX
 from pipeline.storage.cube import MARKER, create_cube, cube_attributes, is_published, open_cube, publish_cube
 from pipeline.storage.locations import RunLayout, storage_errors
 from pipeline.storage.receipts import Receipt, missing_objects
 from pipeline.storage.runs import RunRecord
-
-# Rows after which a survey without a single brick is called mistyped.
-_ROWS_TO_JUDGE = 64
 
 
 @dataclass(frozen=True)
@@ -99,18 +96,6 @@ def check_envelope(receipts: Mapping[int, Receipt]) -> None:
         )
 
 
-def check_bricks_found(context: RunContext, receipts: Sequence[Receipt]) -> None:
-    """ContractError if every row of the first shards lacks its brick: a mistyped layout or folder."""
-    rows = sum(receipt.rows for receipt in receipts)
-    missing = sum(receipt.counts.get("brick_missing", 0) for receipt in receipts)
-    if rows == missing and rows >= min(_ROWS_TO_JUDGE, context.plan.shape.sizes["sample"]):
-        survey = context.config.survey
-        raise ContractError(
-            f"no brick of the first {rows} rows was found under {survey.bricks} with survey.layout {survey.layout!r}; "
-            f"for example {next((note for receipt in receipts for note in receipt.notes), 'no note')}"
-        )
-
-
 def shard_tasks(context: RunContext) -> list[ShardTask]:
     """One task per shard of the plan."""
     return [
@@ -150,7 +135,8 @@ def build_cube(
     started = time.monotonic()
     location.join(MARKER).remove()
     create_cube(location, schema, plan.shape)
-    inspect = partial(check_bricks_found, context) if cube == "cutouts" else None
+    source, n_rows = StampSource.of(context.config), plan.shape.sizes["sample"]
+    inspect = partial(source.demand_bricks, n_rows) if cube == "cutouts" else None
     with _performance_page(context, cube, needed=len(done) < plan.shape.n_shards):
         tasks, retries = shard_tasks(context), context.config.shards.retries
         receipts = run_shards(context.cluster, cube, function, tasks, done, retries, *arguments, inspect=inspect)

@@ -7,7 +7,7 @@ import logging
 import yaml
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.errors import ConfigError, GateError, PlanChangedError
+from pipeline.contracts.errors import GateError, PlanChangedError
 from pipeline.driver.anchor_cutouts import build_anchor_cutouts, demand_anchors
 from pipeline.driver.anchor_recall import run_anchor_recall
 from pipeline.driver.cluster import open_cluster
@@ -20,11 +20,12 @@ from pipeline.driver.network_gating import check_network_gates
 from pipeline.driver.plan import Plan, check_rows, make_plan
 from pipeline.driver.preflight import demand_preflight
 from pipeline.driver.provenance import environment
+from pipeline.driver.tasks import StampSource
 from pipeline.driver.training_job import run_training_job
 from pipeline.report.page import write_report
 from pipeline.stages.gates.suite import check_waivers
 from pipeline.stages.splits import proportions_of_counts, share_problem
-from pipeline.storage.locations import Location, RunLayout
+from pipeline.storage.locations import RunLayout
 from pipeline.storage.runs import RunRecord, read_json, utc_now, write_json
 
 logger = logging.getLogger("pipeline.driver")
@@ -48,7 +49,7 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
     """
     check_waivers(config)
     demand_preflight(config)
-    check_bricks_root(config)
+    StampSource.of(config).demand_root()
     config = limited(config, limit_shards)
     layout = RunLayout.of(config.run)
     plan = make_plan(config, limit_shards)
@@ -96,13 +97,6 @@ def make_products(context: RunContext, only: str | None = None) -> None:
         run_anchor_recall(context)
     if only in (None, "network_gates"):
         check_network_gates(context)
-
-
-def check_bricks_root(config: RunConfig) -> None:
-    """ConfigError if the folder of the bricks does not exist; a mistyped bucket is not a sky without bricks."""
-    root = Location(config.survey.bricks, config.run.region, config.run.endpoint_url)
-    if root.scheme in ("file", "s3") and not root.exists():
-        raise ConfigError(f"survey.bricks: {root.url} does not exist")
 
 
 def limited(config: RunConfig, limit_shards: int | None) -> RunConfig:

@@ -19,9 +19,7 @@ from pipeline.contracts.errors import ConfigError, ContractError
 from pipeline.driver.injection_assets import read_assets
 from pipeline.driver.pilot import magnitude_prior, pilot_of_draws
 from pipeline.driver.plan import Plan, make_plan, read_rows
-from pipeline.driver.provenance import code_version
-from pipeline.driver.run import check_bricks_root
-from pipeline.driver.tasks import ShardTask, cut_stamps
+from pipeline.driver.tasks import StampSource, cut_stamps
 from pipeline.kernels.random import task_keys
 from pipeline.kernels.warm_up import warm_up
 from pipeline.stages.injection import Accepted, Injector, expose
@@ -77,7 +75,7 @@ def plan_sampling(config: RunConfig, n_draws: int | None = None) -> dict[str, An
     """
     if config.sampling.target is None:
         raise ConfigError("dhs sample plan: sampling.method none has no target to plan for")
-    check_bricks_root(config)
+    StampSource.of(config).demand_root()
     plan = make_plan(config)
     drawn = _draw(config, plan, n_draws or config.sampling.pilot_draws)
     # The run draws on other, more hosts: what it demands of a pooled pilot is not to be asked of this one.
@@ -199,15 +197,13 @@ def _expose_some(injector: Injector, cutouts: xr.Dataset) -> int:
 
 def _stamps(config: RunConfig, plan: Plan, first: int, stop: int) -> tuple[xr.Dataset, bool]:
     """Cutouts of some rows, from a published cube where there is one of this plan; and whether they were cut."""
-    layout = RunLayout.of(config.run)
-    location = layout.cube("cutouts")
+    location = RunLayout.of(config.run).cube("cutouts")
     if is_published(location):
         cube = open_cube(location)
         if cube.attrs.get("cutouts_sha256") == plan.cutouts_sha256:
             return _rows_of_cube(cube, first, stop), False
-    task = ShardTask(config, layout, plan.shape, 0, (), plan.sha256, code_version())
     rows = read_rows(config, pieces_of(plan.parts, first, stop))
-    return cut_stamps(task, rows)[0], True
+    return cut_stamps(StampSource.of(config), rows)[0], True
 
 
 def _rows_of_cube(cube: PublishedCube, first: int, stop: int) -> xr.Dataset:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.contracts.config import RunConfig
+from pipeline.contracts.config import QualitySection, RunConfig, SurveySection
 from pipeline.contracts.datasets import CUTOUTS, HOST_COLUMNS, TRAINING
-from pipeline.contracts.errors import BrickCorruptError, BrickError
+from pipeline.contracts.errors import BrickCorruptError, BrickError, ConfigError, ContractError
 from pipeline.driver.injection_assets import read_assets
 from pipeline.driver.plan import read_rows
 from pipeline.stages.cutouts import judge, measure_stamps, place_stamps, reason_code, reason_counts
@@ -29,6 +29,8 @@ from pipeline.storage.receipts import Receipt, write_receipt
 from pipeline.storage.tables import TablePiece
 
 _MAX_NOTES = 5
+# Rows after which a survey without a single brick is called mistyped.
+_ROWS_TO_JUDGE = 64
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,56 @@ class ShardTask:
     code_version: str
 
 
+@dataclass(frozen=True)
+class StampSource:
+    """Where stamps are cut out, and beyond which limits they are kept out.
+
+    Attributes:
+        survey: bricks, bands and stamp size.
+        quality: limits of a usable stamp.
+        psfsize_from: "map" reads the seeing from the bricks' maps, "manifest" takes it from the rows.
+        region, endpoint_url: reach the bricks on S3.
+    """
+
+    survey: SurveySection
+    quality: QualitySection
+    psfsize_from: Literal["map", "manifest"]
+    region: str | None
+    endpoint_url: str | None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> StampSource:
+        """That of a run."""
+        run = config.run
+        return cls(config.survey, config.quality, config.injection.psf.psfsize_from, run.region, run.endpoint_url)
+
+    @property
+    def bricks(self) -> Location:
+        """Folder of the bricks."""
+        return Location(self.survey.bricks, self.region, self.endpoint_url)
+
+    def demand_root(self) -> None:
+        """ConfigError if the folder of the bricks does not exist; a mistyped bucket is not a sky without bricks."""
+        if self.bricks.scheme in ("file", "s3") and not self.bricks.exists():
+            raise ConfigError(f"survey.bricks: {self.bricks.url} does not exist")
+
+    def demand_bricks(self, n_rows: int, receipts: Sequence[Receipt]) -> None:
+        """ContractError if every row of the first shards lacks its brick: a mistyped layout or folder.
+
+        Args:
+            n_rows: rows of all shards.
+            receipts: of the shards that were made so far.
+        """
+        rows = sum(receipt.rows for receipt in receipts)
+        missing = sum(receipt.counts.get("brick_missing", 0) for receipt in receipts)
+        if rows == missing and rows >= min(_ROWS_TO_JUDGE, n_rows):
+            raise ContractError(
+                f"no brick of the first {rows} rows was found under {self.survey.bricks} with survey.layout "
+                f"{self.survey.layout!r}; "
+                f"for example {next((note for receipt in receipts for note in receipt.notes), 'no note')}"
+            )
+
+
 def make_cutouts_shard(task: ShardTask) -> Receipt:
     """Cut the stamps of a shard out of their bricks and store them."""
     return _make_cutouts(task, "cutouts")
@@ -56,29 +108,34 @@ def make_anchors_shard(task: ShardTask) -> Receipt:
 
 def _make_cutouts(task: ShardTask, cube: str) -> Receipt:
     started = time.monotonic()
-    cutouts, work, notes = cut_stamps(task, read_rows(task.config, list(task.pieces)))
+    cutouts, work, notes = cut_stamps(StampSource.of(task.config), read_rows(task.config, list(task.pieces)))
     return _store(task, cube, cutouts, cutouts["reject_reason"].to_numpy(), work, notes, started)
 
 
-def cut_stamps(task: ShardTask, rows: xr.Dataset) -> tuple[xr.Dataset, dict[str, float], list[str]]:
+def cut_stamps(source: StampSource, rows: xr.Dataset) -> tuple[xr.Dataset, dict[str, float], list[str]]:
     """Cut the stamps of manifest rows out of their bricks, measured and judged.
+
+    Args:
+        source: where from.
+        rows: brickname, ra_deg, dec_deg, psfsize_manifest_arcsec if the seeing comes from there, and any of
+            HOST_COLUMNS, which are carried over.
 
     Returns:
         The cutouts cube's variables of the rows, counters of the reading, and notes about unusable files.
     """
-    arrays = _blank(rows, task)
+    arrays = _blank(rows, source.survey)
     work = {"brick_openings": 0.0, "bytes_fetched": 0.0, "requests": 0.0}
     notes: list[str] = []
     bricknames = rows["brickname"].to_numpy()
     for brickname in sorted(set(bricknames.tolist())):
         index = np.flatnonzero(bricknames == brickname)
-        brick = _open_brick(task.config, brickname)
-        notes += _cut_brick(brick, rows, index, arrays, task.config)
+        brick = _open_brick(source, brickname)
+        notes += _cut_brick(brick, rows, index, arrays, source)
         work["brick_openings"] += 1
         work["bytes_fetched"] += brick.bytes_fetched
         work["requests"] += brick.requests
     cutouts = xr.Dataset({variable.name: (variable.dims, arrays[variable.name]) for variable in CUTOUTS.variables})
-    return judge(cutouts, task.config.quality), work, notes
+    return judge(cutouts, source.quality), work, notes
 
 
 def make_training_shard(task: ShardTask, pilot: Pilot | None) -> Receipt:
@@ -101,8 +158,9 @@ def draw_pilot(task: ShardTask, n_draws: int) -> PilotDraws:
     return draw_on_hosts(cutouts, injector, n_draws, task.shape.rows(task.shard).start)
 
 
-def _blank(rows: xr.Dataset, task: ShardTask) -> dict[str, NDArray[Any]]:
-    sizes = {**task.shape.sizes, "sample": rows.sizes["sample"]}
+def _blank(rows: xr.Dataset, survey: SurveySection) -> dict[str, NDArray[Any]]:
+    side = survey.stamp_size_px
+    sizes = {"sample": rows.sizes["sample"], "band": len(survey.bands), "y": side, "x": side}
     carried = {variable.name for variable in HOST_COLUMNS} & set(map(str, rows.data_vars))
     arrays: dict[str, NDArray[Any]] = {}
     for variable in CUTOUTS.variables:
@@ -114,20 +172,20 @@ def _blank(rows: xr.Dataset, task: ShardTask) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _open_brick(config: RunConfig, brickname: str) -> Brick:
-    root = Location(config.survey.bricks, config.run.region, config.run.endpoint_url)
-    keys: list[Key] = [(kind, band) for kind in ("image", "invvar") for band in config.survey.bands]
+def _open_brick(source: StampSource, brickname: str) -> Brick:
+    root = source.bricks
+    keys: list[Key] = [(kind, band) for kind in ("image", "invvar") for band in source.survey.bands]
     keys.append(("maskbits", ""))
-    if config.injection.psf.psfsize_from == "map":
-        keys += [("psfsize", band) for band in config.survey.bands]
-    return Brick.open(root.filesystem, root.path, config.survey.layout, brickname, keys)
+    if source.psfsize_from == "map":
+        keys += [("psfsize", band) for band in source.survey.bands]
+    return Brick.open(root.filesystem, root.path, source.survey.layout, brickname, keys)
 
 
 def _cut_brick(
-    brick: Brick, rows: xr.Dataset, index: NDArray[np.intp], arrays: dict[str, NDArray[Any]], config: RunConfig
+    brick: Brick, rows: xr.Dataset, index: NDArray[np.intp], arrays: dict[str, NDArray[Any]], source: StampSource
 ) -> list[str]:
     """Fill the rows `index` of the shard's arrays; return notes about files that could not be used."""
-    size, bands = config.survey.stamp_size_px, config.survey.bands
+    size, bands = source.survey.stamp_size_px, source.survey.bands
     stamps = [(kind, band) for kind in ("image", "invvar") for band in bands]
     broken = [brick.problems[key] for key in stamps if key in brick.problems]
     if broken:
@@ -139,7 +197,7 @@ def _cut_brick(
     host_windows = Windows(place.x0 + size // 2, place.y0 + size // 2, 1)
     readable = [key for key in (*stamps, ("maskbits", "")) if key not in brick.problems]
     wanted: dict[Key, Windows] = dict.fromkeys(readable, stamp_windows)
-    if config.injection.psf.psfsize_from == "map":
+    if source.psfsize_from == "map":
         wanted |= {("psfsize", band): host_windows for band in bands if ("psfsize", band) not in brick.problems}
     read = brick.read(wanted)
     broken = [brick.problems[key] for key in stamps if key in brick.problems]
@@ -163,7 +221,7 @@ def _cut_brick(
         "cutout_ok": place.in_bounds,
         "psfsize_arcsec": (
             _mapped_psfsize(read, len(index), bands)
-            if config.injection.psf.psfsize_from == "map"
+            if source.psfsize_from == "map"
             else rows["psfsize_manifest_arcsec"].to_numpy()[index]
         ),
     }

@@ -55,7 +55,9 @@ class StampNetwork:
         """
         expected = (len(self.spec.bands), self.spec.stamp_size_px, self.spec.stamp_size_px)
         if stamps.dtype != np.float32 or stamps.shape[1:] != expected:
-            raise ContractError(f"network: expected float32 stamps of {expected}, got {stamps.dtype} {stamps.shape[1:]}")
+            raise ContractError(
+                f"network: expected float32 stamps of {expected}, got {stamps.dtype} {stamps.shape[1:]}"
+            )
         logit = np.empty(len(stamps), dtype=np.float32)
         for start in range(0, len(stamps), self.spec.batch_size):
             batch = np.ascontiguousarray(stamps[start : start + self.spec.batch_size])

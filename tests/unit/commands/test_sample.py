@@ -17,7 +17,7 @@ from pipeline.contracts.errors import ConfigError, ContractError
 from pipeline.driver.plan import make_plan, read_rows
 from pipeline.driver.sample_plan import plan_sampling
 from pipeline.driver.synthetic_survey import write_survey
-from pipeline.driver.tasks import ShardTask, cut_stamps
+from pipeline.driver.tasks import StampSource, cut_stamps
 from pipeline.report.sample_plan_text import plan_lines
 from pipeline.stages.synthetic_sources import SyntheticSky
 from pipeline.storage.cube import create_cube, cube_attributes, publish_cube, write_shard
@@ -114,8 +114,7 @@ def test_published_cutouts_give_the_same_draws(
     layout, plan = RunLayout.of(config.run), make_plan(config)
     create_cube(layout.cube("cutouts"), CUTOUTS, plan.shape)
     for shard in range(plan.shape.n_shards):
-        task = ShardTask(config, layout, plan.shape, shard, (), plan.sha256, "code")
-        cutouts, _, _ = cut_stamps(task, read_rows(config, plan.pieces(shard)))
+        cutouts, _, _ = cut_stamps(StampSource.of(config), read_rows(config, plan.pieces(shard)))
         write_shard(layout.cube("cutouts"), CUTOUTS, plan.shape, shard, cutouts)
     attributes = {"bands": ["g", "r", "z"], "cutouts_sha256": plan.cutouts_sha256}
     publish_cube(layout.cube("cutouts"), cube_attributes(CUTOUTS, plan.shape, attributes))
