@@ -26,6 +26,7 @@ from pipeline.commands.preflight import preflight_command
 from pipeline.commands.render import render_command
 from pipeline.commands.runs import cancel_command, logs_command, resume_command, status_command
 from pipeline.commands.sample import app as sample_app
+from pipeline.commands.score import score_command
 from pipeline.commands.submit import submit_command
 from pipeline.commands.worker import worker_command
 from pipeline.contracts.config import RunConfig
@@ -65,6 +66,7 @@ app.command("plan")(plan_command)
 app.command("render")(render_command)
 app.command("gates")(gates_command)
 app.command("models")(models_command)
+app.command("score")(score_command)
 app.command("export")(export_command)
 app.command("import")(import_command)
 app.command("completeness")(completeness_command)

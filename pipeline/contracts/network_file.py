@@ -1,8 +1,8 @@
 """NetworkSpec: what an exported network says about itself, and the names of its input and output.
 
-The file is ONNX with the normalisation inside the graph: `stamps` (stamp, band, y, x) float32 [nmgy] in, `logit` (stamp)
-float32 out. A stamp that cannot be normalised, because a pixel is not finite or a band has no noise in the annulus, has the
-logit NaN.
+The file is ONNX with the normalisation inside the graph: `stamps` (stamp, band, y, x) float32 [nmgy] in, `logit`
+(stamp) float32 out. A stamp that cannot be normalised, because a pixel is not finite or a band has no noise in the
+annulus, has the logit NaN.
 """
 
 from __future__ import annotations

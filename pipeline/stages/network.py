@@ -66,7 +66,7 @@ class StampNetwork:
 
 
 def probability(logit: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The logistic of logits: the network's score, float32; NaN stays NaN. Above a logit of 17 it is 1: rank by logit."""
+    """The logistic of logits, float32; NaN stays NaN. Above a logit of 17 it is 1, so rank by logit."""
     exact = 1.0 / (1.0 + np.exp(-np.clip(logit.astype(np.float64), -700.0, None)))
     return exact.astype(np.float32)
 

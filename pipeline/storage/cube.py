@@ -185,6 +185,12 @@ class PublishedCube:
             raise ContractError(f"{self.location.url} has shards 0 to {self.n_shards - 1}, not {shard}")
         return self._read(names, range(shard, shard + 1))
 
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Lengths of a variable's dimensions; ContractError if there is none of this name."""
+        if name not in self._arrays:
+            raise ContractError(f"{self.location.url} has no variable {name}")
+        return tuple(self._arrays[name].shape)
+
     def column_names(self) -> list[str]:
         """Names of the variables that are not stamps."""
         return [name for name, array in self._arrays.items() if array.ndim <= 2]

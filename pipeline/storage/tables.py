@@ -78,7 +78,8 @@ def read_pieces(pieces: Iterable[TablePiece], columns: Mapping[str, str], option
     """Rows of the pieces in order, with the named columns only; other row groups are not read.
 
     Args:
-        columns: name -> family ("string", "integer", "number") of the columns that must be there.
+        columns: name -> family ("string", "integer", "number", or "identifier" for text or integers) of the columns
+            that must be there.
         optional: the same for columns that are read where they exist.
 
     Raises:
@@ -181,11 +182,13 @@ def _check_columns(
 
 
 def _is_family(arrow_type: pa.DataType, family: str) -> bool:
-    if family == "string":
-        return bool(pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type))
-    if family == "integer":
-        return bool(pa.types.is_integer(arrow_type))
-    return bool(pa.types.is_integer(arrow_type) or pa.types.is_floating(arrow_type))
+    is_text = bool(pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type))
+    is_integer = bool(pa.types.is_integer(arrow_type))
+    if family in ("string", "integer"):
+        return is_text if family == "string" else is_integer
+    if family == "identifier":
+        return is_text or is_integer
+    return is_integer or bool(pa.types.is_floating(arrow_type))
 
 
 def _read_csv(location: Location) -> pa.Table:

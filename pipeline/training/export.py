@@ -102,8 +102,8 @@ def random_stamps(checkpoint: Checkpoint) -> NDArray[np.float32]:
     """Stamps to try an export on: noise with sources of all brightnesses; some cannot be normalised.
 
     Returns:
-        (stamp, band, y, x) float32; stamps 1, 4, 7 ... of the first 13 hold a NaN, an infinity, a band without noise, or
-        nothing but a constant. [nmgy]
+        (stamp, band, y, x) float32; stamps 1, 4, 7, 10 and 13 hold a NaN, an infinity, a band without noise, nothing
+        but zeros, and nothing but NaN. [nmgy]
     """
     random = np.random.default_rng(_TEST_SEED)
     size = checkpoint.stamp_size_px
