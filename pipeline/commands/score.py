@@ -58,10 +58,10 @@ def score_command(
 
 
 def _settings(config: Path | None, overrides: list[str], region: str | None, endpoint_url: str | None) -> SearchConfig:
+    if config is None:
+        if overrides:
+            raise ConfigError("--set overrides keys of a configuration; give one with --config")
+        return SearchConfig.model_validate({"region": region, "endpoint_url": endpoint_url})
     given = {"region": region, "endpoint_url": endpoint_url}
     options = [f"{name}={value}" for name, value in given.items() if value is not None]
-    if config is not None:
-        return load_config_as(SearchConfig, config, [*options, *overrides])
-    if overrides:
-        raise ConfigError("--set overrides keys of a configuration; give one with --config")
-    return SearchConfig(**given)
+    return load_config_as(SearchConfig, config, [*options, *overrides])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -34,7 +33,7 @@ class PreprocessSection(Section):
 
     def sha256(self) -> str:
         """Hash of the normalisation."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class EpochRamp(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +17,14 @@ from pipeline.contracts.search_config import SearchConfig
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.provenance import code_version
-from pipeline.driver.scoring import demand_same_scores, finish_job, joined_scores, make_shards, open_job, store_table
+from pipeline.driver.scoring import Ranked, demand_same_scores, finish_job, joined_scores, make_shards, open_job
 from pipeline.driver.search_tasks import SCORES, CubeTask, score_cutouts_shard, score_training_shard
 from pipeline.stages.network import StampNetwork
 from pipeline.stages.search import rank_candidates
+from pipeline.storage.anchor_tables import write_anchor_table
 from pipeline.storage.cube import PublishedCube
 from pipeline.storage.locations import Location
+from pipeline.storage.tables import arrow_bytes, table_bytes
 
 _SHOWN = ("image", "sky_sigma_nmgy")
 
@@ -80,17 +83,20 @@ def score_cube(
         receipts = make_shards(
             job, cluster, SCORES, score_training_shard if is_training else score_cutouts_shard, tasks
         )
-    scores = joined_scores(job, receipts)
-    store_table(out, "scores", scores)
+    table, location = joined_scores(job, receipts), out.join("scores.parquet")
     if is_training:
-        return finish_job(job, receipts, scores, None, None, time.monotonic() - started)
+        location.write_bytes(arrow_bytes(table))
+        return finish_job(job, receipts, {"none": table.num_rows}, None, time.monotonic() - started)
+    scores = table.to_pandas()
+    location.write_bytes(table_bytes(scores))
     place = np.unique(cube.columns(["host_id"])["host_id"].to_numpy(), return_inverse=True)[1].astype(np.int64)
     candidates = rank_candidates(scores, place, job.network.spec.bands, config.candidates.top)
-    store_table(out, "candidates", candidates, as_csv=True)
+    write_anchor_table(out, "candidates", candidates)
     stamps = _stamps_of(cube, candidates) if len(candidates) else None
     if stamps is not None:
         demand_same_scores(job, candidates, stamps)
-    return finish_job(job, receipts, scores, candidates, stamps, time.monotonic() - started)
+    ranked = Ranked(scores, candidates, stamps)
+    return finish_job(job, receipts, Counter(scores["reject_reason"]), ranked, time.monotonic() - started)
 
 
 def _demand_cube(cube: PublishedCube, network: StampNetwork) -> bool:

@@ -29,7 +29,6 @@ from pipeline.stages.network import StampNetwork
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.receipts import Receipt, missing_objects
 from pipeline.storage.runs import read_json, utc_now, write_json
-from pipeline.storage.tables import table_bytes
 
 logger = logging.getLogger("pipeline.driver")
 
@@ -70,6 +69,21 @@ class ScoreJob:
             return read_json(self.layout.root.join(_SUMMARY))
         marker.remove()
         return None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What the page shows.
+
+    Attributes:
+        scores: columns of `search_scores`.
+        candidates: columns of `search_candidates`.
+        stamps: image and sky_sigma_nmgy of the candidates; None without any.
+    """
+
+    scores: pd.DataFrame
+    candidates: pd.DataFrame
+    stamps: xr.Dataset | None
 
 
 def find_network(checkpoint: Location) -> bytes:
@@ -158,24 +172,14 @@ def make_shards(
     return receipts
 
 
-def joined_scores(job: ScoreJob, receipts: Mapping[int, Receipt]) -> pd.DataFrame:
+def joined_scores(job: ScoreJob, receipts: Mapping[int, Receipt]) -> pa.Table:
     """The tables of all shards as one, in their order; VerificationError if rows are missing."""
     parts = [pq.read_table(io.BytesIO(score_part(job.layout, shard).read_bytes())) for shard in sorted(receipts)]
-    filled = [part for part in parts if part.num_rows] or parts[:1]
-    table: pd.DataFrame = pa.concat_tables(filled).to_pandas()
+    table = pa.concat_tables(parts)
     expected = sum(receipt.rows for receipt in receipts.values())
     if len(table) != expected:
         raise VerificationError(f"{job.layout.root.url}: expected {expected} scores, the shards hold {len(table)}")
     return table
-
-
-def store_table(folder: Location, name: str, table: pd.DataFrame, *, as_csv: bool = False) -> Location:
-    """Write <name>.parquet, and the same rows as <name>.csv if asked for; returns the place of the parquet file."""
-    if as_csv:
-        folder.join(f"{name}.csv").write_bytes(table.to_csv(index=False, lineterminator="\n").encode())
-    place = folder.join(f"{name}.parquet")
-    place.write_bytes(table_bytes(table))
-    return place
 
 
 def demand_same_scores(job: ScoreJob, candidates: pd.DataFrame, stamps: xr.Dataset) -> None:
@@ -193,16 +197,14 @@ def demand_same_scores(job: ScoreJob, candidates: pd.DataFrame, stamps: xr.Datas
 def finish_job(
     job: ScoreJob,
     receipts: Mapping[int, Receipt],
-    scores: pd.DataFrame,
-    candidates: pd.DataFrame | None,
-    stamps: xr.Dataset | None,
+    rows_by_reason: Mapping[str, int],
+    ranked: Ranked | None,
     seconds: float,
 ) -> dict[str, Any]:
-    """Write the summary, the page if there are candidates, and last the marker; returns the summary."""
+    """Write the summary, the page if something was ranked, and last the marker; returns the summary."""
     work: Counter[str] = Counter()
     for receipt in receipts.values():
         work.update(receipt.work)
-    reasons = Counter(scores["reject_reason"].tolist()) if "reject_reason" in scores else Counter(none=len(scores))
     stamps_scored = sum(receipt.counts.get("none", 0) for receipt in receipts.values())
     task_seconds = sum(receipt.seconds for receipt in receipts.values())
     summary: dict[str, Any] = {
@@ -212,9 +214,9 @@ def finish_job(
         "plan_sha256": job.plan_sha256,
         "network_sha256": job.network.sha256,
         "network": job.network.spec.model_dump(mode="json"),
-        "rows": len(scores),
-        "rows_by_reason": {name: reasons[name] for name in sorted(reasons, key=lambda name: (-reasons[name], name))},
-        "candidates": None if candidates is None else len(candidates),
+        "rows": sum(rows_by_reason.values()),
+        "rows_by_reason": dict(sorted(rows_by_reason.items(), key=lambda item: (-item[1], item[0]))),
+        "candidates": None if ranked is None else len(ranked.candidates),
         "shards": len(receipts),
         "stamps_scored": stamps_scored,
         "task_seconds": round(task_seconds, 2),
@@ -223,8 +225,9 @@ def finish_job(
         "work": dict(work),
         "notes": sorted({note for receipt in receipts.values() for note in receipt.notes})[:_MAX_NOTES],
     }
-    if candidates is not None:
-        write_candidate_page(job.layout.root.join("index.html"), summary, scores, candidates, stamps)
+    if ranked is not None:
+        page = job.layout.root.join("index.html")
+        write_candidate_page(page, summary, ranked.scores, ranked.candidates, ranked.stamps)
     write_json(job.layout.root.join(_SUMMARY), summary)
     job.layout.success.write_bytes(job.identity.encode())
     fields = {name: summary[name] for name in ("rows", "rows_by_reason", "candidates", "seconds")}

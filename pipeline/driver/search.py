@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
+from collections import Counter
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xarray as xr
 
 from pipeline.contracts.datasets import CUTOUTS
@@ -20,22 +19,23 @@ from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.driver.cluster import Cluster, open_cluster
 from pipeline.driver.provenance import code_version
 from pipeline.driver.scoring import (
+    Ranked,
     ScoreJob,
     demand_same_scores,
     finish_job,
     joined_scores,
     make_shards,
     open_job,
-    store_table,
 )
 from pipeline.driver.search_tasks import SCORES, CandidatesTask, PlacesTask, cut_candidates, score_places
 from pipeline.driver.tasks import StampSource
 from pipeline.stages.network import StampNetwork
 from pipeline.stages.search import name_positions, plan_places, rank_candidates, spread_over_positions
+from pipeline.storage.anchor_tables import write_anchor_table
 from pipeline.storage.cube import CubeShape, create_cube, cube_attributes, open_cube, publish_cube
 from pipeline.storage.locations import Location
 from pipeline.storage.position_tables import read_positions
-from pipeline.storage.tables import TablePiece, find_parts
+from pipeline.storage.tables import TablePiece, arrow_bytes, find_parts, table_bytes
 
 # Candidates lie in as many bricks: a shard of them opens this many.
 _CANDIDATES_PER_SHARD = 32
@@ -86,11 +86,13 @@ def search_positions(config: SearchConfig, network: bytes, table: Location, out:
     with open_cluster(config.cluster) as cluster:
         receipts = make_shards(job, cluster, SCORES, score_places, _place_tasks(job, places))
         source.demand_bricks(len(places), list(receipts.values()))
-        scores = spread_over_positions(joined_scores(job, receipts), positions, place)
-        store_table(out, "scores", scores)
+        scores = spread_over_positions(joined_scores(job, receipts).to_pandas(), positions, place)
+        out.join("scores.parquet").write_bytes(table_bytes(scores))
         candidates = rank_candidates(scores, place, spec.bands, config.candidates.top)
-        stamps = _keep_candidates(job, cluster, candidates) if len(candidates) else None
-    return finish_job(job, receipts, scores, candidates, stamps, time.monotonic() - started)
+        location = write_anchor_table(out, "candidates", candidates)
+        stamps = _keep_candidates(job, cluster, candidates, location) if len(candidates) else None
+    ranked = Ranked(scores, candidates, stamps)
+    return finish_job(job, receipts, Counter(scores["reject_reason"]), ranked, time.monotonic() - started)
 
 
 def _source(config: SearchConfig) -> StampSource:
@@ -102,9 +104,7 @@ def _source(config: SearchConfig) -> StampSource:
 def _place_tasks(job: ScoreJob, places: pd.DataFrame) -> list[PlacesTask]:
     """Store the places, one row group per shard, and name the rows of each task."""
     size, location = job.config.shards.samples, job.layout.root.join("places.parquet")
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(places, preserve_index=False), sink, compression="zstd", row_group_size=size)
-    location.write_bytes(sink.getvalue())
+    location.write_bytes(arrow_bytes(pa.Table.from_pandas(places, preserve_index=False), row_group_rows=size))
     return [
         PlacesTask(
             layout=job.layout,
@@ -119,10 +119,9 @@ def _place_tasks(job: ScoreJob, places: pd.DataFrame) -> list[PlacesTask]:
     ]
 
 
-def _keep_candidates(job: ScoreJob, cluster: Cluster, candidates: pd.DataFrame) -> xr.Dataset:
-    """Store the candidates, cut them out again into a cube of their own, publish it; returns what the page shows."""
+def _keep_candidates(job: ScoreJob, cluster: Cluster, candidates: pd.DataFrame, location: Location) -> xr.Dataset:
+    """Cut the stored candidates out again into a cube of their own, publish it; returns what the page shows."""
     source = _source(job.config)
-    location = store_table(job.layout.root, "candidates", candidates, as_csv=True)
     content = [job.plan_sha256, candidates["position_id"].tolist()]
     plan_sha256 = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     name = f"candidates-{job.config.candidates.top}"

@@ -10,19 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import pandas as pd
+import numpy as np
 
-from pipeline.contracts.datasets import CUTOUTS
+from pipeline.contracts.datasets import CUTOUTS, SPLITS
 from pipeline.contracts.errors import VerificationError
 from pipeline.driver.tasks import StampSource, cut_stamps
 from pipeline.stages.cutouts import reason_counts
-from pipeline.stages.example_scores import score_examples_of_shard
-from pipeline.stages.network import StampNetwork
+from pipeline.stages.example_scores import examples_of, score_examples
+from pipeline.stages.network import StampNetwork, probability
 from pipeline.stages.search import PLACE_COLUMNS, place_rows, score_cutouts
 from pipeline.storage.cube import CubeShape, open_cube, write_shard
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.receipts import Receipt, write_receipt
-from pipeline.storage.tables import TablePiece, read_pieces, table_bytes
+from pipeline.storage.score_tables import SCORE_COLUMNS, example_table
+from pipeline.storage.tables import TablePiece, arrow_bytes, read_pieces, table_bytes
 
 SCORES = "scores"
 _MAX_NOTES = 5
@@ -84,7 +85,7 @@ def score_places(task: PlacesTask) -> Receipt:
     started = time.monotonic()
     cutouts, work, notes = cut_stamps(task.source, place_rows(read_pieces([task.piece], PLACE_COLUMNS, {})))
     table = score_cutouts(cutouts, _open_network(task.network))
-    return _store_table(task, table, work, tuple(notes[:_MAX_NOTES]), started)
+    return _store_part(task, table_bytes(table), Counter(table["reject_reason"]), work, tuple(notes), started)
 
 
 def cut_candidates(task: CandidatesTask) -> Receipt:
@@ -95,7 +96,7 @@ def cut_candidates(task: CandidatesTask) -> Receipt:
     cutouts, work, notes = cut_stamps(task.source, place_rows(rows))
     objects = write_shard(task.layout.cube(task.cube), CUTOUTS, task.shape, task.shard, cutouts)
     counts = reason_counts(cutouts["reject_reason"].to_numpy())
-    return _receipt(task, task.cube, len(rows), objects, counts, work, tuple(notes[:_MAX_NOTES]), started)
+    return _receipt(task, task.cube, len(rows), objects, counts, work, tuple(notes), started)
 
 
 def score_cutouts_shard(task: CubeTask) -> Receipt:
@@ -103,16 +104,21 @@ def score_cutouts_shard(task: CubeTask) -> Receipt:
     started = time.monotonic()
     names = [variable.name for variable in CUTOUTS.variables if variable.name not in ("invvar", "maskbits")]
     cutouts = open_cube(task.cube).read_shard(task.shard, names)
-    return _store_table(task, score_cutouts(cutouts, _open_network(task.network)), {}, (), started)
+    table = score_cutouts(cutouts, _open_network(task.network))
+    return _store_part(task, table_bytes(table), Counter(table["reject_reason"]), {}, (), started)
 
 
 def score_training_shard(task: CubeTask) -> Receipt:
     """Score injected and control stamps of one shard of a training cube and store the table."""
     started = time.monotonic()
-    cube = open_cube(task.cube)
-    stamps = cube.read_shard(task.shard, [*cube.column_names(), "injected", "control"])
-    table = score_examples_of_shard(stamps, _open_network(task.network), task.splits)
-    return _store_table(task, table, {}, (), started)
+    network = _open_network(task.network)
+    stamps = open_cube(task.cube).read_shard(task.shard, ["role", *SCORE_COLUMNS, "injected", "control"])
+    row, label = examples_of(stamps, task.splits)
+    logit = score_examples(stamps, row, label, network)
+    columns = stamps[list(SCORE_COLUMNS)].isel(sample=row)
+    split = np.array(SPLITS, dtype=object)[columns["split"].to_numpy()]
+    table = example_table(columns, label, logit, probability(logit), split, network.spec.bands)
+    return _store_part(task, arrow_bytes(table), {"none": table.num_rows}, {}, (), started)
 
 
 def score_part(layout: RunLayout, shard: int) -> Location:
@@ -132,16 +138,21 @@ def _open_network(network: NetworkFile) -> StampNetwork:
     return opened
 
 
-def _store_table(
-    task: ScoreTask, table: pd.DataFrame, work: Mapping[str, float], notes: tuple[str, ...], started: float
+def _store_part(
+    task: ScoreTask,
+    data: bytes,
+    counts: Mapping[str, int],
+    work: Mapping[str, float],
+    notes: tuple[str, ...],
+    started: float,
 ) -> Receipt:
-    data, place = table_bytes(table), score_part(task.layout, task.shard)
+    place = score_part(task.layout, task.shard)
     place.write_bytes(data)
     if place.read_bytes() != data:
         raise VerificationError(f"{place.url} reads back differently than it was written")
-    objects = {_part_name(task.shard): {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
-    counts = Counter(table["reject_reason"]) if "reject_reason" in table else {"none": len(table)}
-    return _receipt(task, SCORES, len(table), objects, counts, work, notes, started)
+    stored: dict[str, int | str] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    objects = {_part_name(task.shard): stored}
+    return _receipt(task, SCORES, sum(counts.values()), objects, counts, work, notes, started)
 
 
 def _receipt(
@@ -163,7 +174,7 @@ def _receipt(
         objects=objects,
         counts=dict(counts),
         work=dict(work),
-        notes=notes,
+        notes=notes[:_MAX_NOTES],
         seconds=round(time.monotonic() - started, 3),
         worker=platform.node(),
     )

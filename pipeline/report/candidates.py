@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ def _gallery(candidates: pd.DataFrame, stamps: xr.Dataset | None, bands: tuple[s
 
 
 def _card(
-    record: Mapping[str, Any], pixels: NDArray[np.float32], sky: NDArray[np.float32], bands: tuple[str, ...]
+    record: Mapping[Hashable, Any], pixels: NDArray[np.float32], sky: NDArray[np.float32], bands: tuple[str, ...]
 ) -> Html:
     rank = int(record["rank"])
     seeing = next(band for band in ("r", *bands) if band in bands)

@@ -91,8 +91,13 @@ def read_pieces(pieces: Iterable[TablePiece], columns: Mapping[str, str], option
 
 def table_bytes(frame: pd.DataFrame) -> bytes:
     """The frame as one zstd-compressed parquet file."""
+    return arrow_bytes(pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def arrow_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
+    """The table as one zstd-compressed parquet file; row groups of a given length where only parts will be read."""
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows)
     return sink.getvalue()
 
 

@@ -90,7 +90,7 @@ def export_network(checkpoint: Checkpoint, checkpoint_sha256: str) -> bytes:
         raise VerificationError("the ONNX exporter returned no program")
     for batch_size in (BATCH_SIZE, 1):
         program.model.metadata_props.update(_spec(checkpoint, checkpoint_sha256, batch_size).properties())
-        data = program.model_proto.SerializeToString()
+        data: bytes = program.model_proto.SerializeToString()
         network = StampNetwork(data)
         verify_export(network, stamps, expected)
         if is_independent_of_neighbours(network, stamps):
@@ -110,7 +110,7 @@ def random_stamps(checkpoint: Checkpoint) -> NDArray[np.float32]:
     shape = (_TEST_STAMPS, len(checkpoint.bands), size, size)
     y, x = np.mgrid[:size, :size] - size // 2
     source = np.exp(-np.hypot(x, y) / 3.0) * 10.0 ** random.uniform(-2, 2, (_TEST_STAMPS, 1, 1, 1))
-    stamps = (0.02 * random.normal(size=shape) + source).astype(np.float32)
+    stamps: NDArray[np.float32] = (0.02 * random.normal(size=shape) + source).astype(np.float32)
     stamps[1, 0, size // 2, size // 2] = np.nan
     stamps[4, -1, 0, 0] = np.inf
     stamps[7, 0] = 0.25
