@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,10 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xarray as xr
+from onnx import TensorProto, helper
 
 from pipeline.contracts.anchors import MEASURED_ANCHORS
 from pipeline.contracts.datasets import CUTOUTS
+from pipeline.contracts.network_file import INPUT_NAME, OUTPUT_NAME, NetworkSpec
 from pipeline.contracts.source_bank import BANK_COLUMNS, SourceBank, bank_digest
+from pipeline.contracts.training_config import PreprocessSection
 from pipeline.stages.arc_scene import Observation
 from pipeline.stages.lens_system import LensSystem
 from pipeline.storage.anchor_stamps import ANCHOR_CUBE
@@ -121,6 +125,36 @@ def template_bank(n_templates: int = 5, unusable: tuple[int, ...] = (1,)) -> Sou
         created_utc="2026-01-01T00:00:00Z",
         digest=bank_digest(images, columns, PIXEL_SCALE_ARCSEC),
     )
+
+
+@pytest.fixture(scope="session")
+def make_network() -> Callable[..., bytes]:
+    """See `mean_network`."""
+    return mean_network
+
+
+def mean_network(bands: tuple[str, ...] = ("g", "r", "z"), size_px: int = 32, **changes: Any) -> bytes:
+    """An exported network in two operations: the logit is the mean of a stamp's pixels. `changes` are of its spec."""
+    preprocess = PreprocessSection(annulus_px=(9.0, 16.0))
+    spec = NetworkSpec(
+        model="mean",
+        bands=bands,
+        stamp_size_px=size_px,
+        pixel_scale_arcsec=0.262,
+        preprocess=preprocess,
+        preprocess_sha256=preprocess.sha256(),
+        checkpoint_sha256="c" * 64,
+        batch_size=4,
+        code_version="test suite",
+    )
+    stamps = helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["n", len(bands), size_px, size_px])
+    logit = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["n"])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])
+    mean = helper.make_node("ReduceMean", [INPUT_NAME, "axes"], [OUTPUT_NAME], keepdims=0)
+    graph = helper.make_graph([mean], "mean", [stamps], [logit], [axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, spec.properties() | {name: json.dumps(value) for name, value in changes.items()})
+    return bytes(model.SerializeToString())
 
 
 @pytest.fixture
