@@ -1,8 +1,9 @@
 """NetworkSpec: what an exported network says about itself, and the names of its input and output.
 
 The file is ONNX with the normalisation inside the graph: `stamps` (stamp, band, y, x) float32 [nmgy] in, `logit`
-(stamp) float32 out. A stamp that cannot be normalised, because a pixel is not finite or a band has no noise in the
-annulus, has the logit NaN.
+(stamp) float32 out. A network that sees numbers beside the stamp has the input `features` (stamp, number) float32 too,
+as the cube's columns give them. A stamp that cannot be normalised, because a pixel is not finite or a band has no noise
+in the annulus, has the logit NaN, and so has one with a feature that is not finite.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from pipeline.contracts.errors import ContractError
+from pipeline.contracts.feed_config import FeatureColumn
 from pipeline.contracts.priors import Positive, Section
 from pipeline.contracts.training_config import PreprocessSection
 
 NETWORK_FILE = "network.onnx"
 INPUT_NAME = "stamps"
+FEATURES_NAME = "features"
 OUTPUT_NAME = "logit"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -31,6 +34,7 @@ class NetworkSpec(Section):
     bands: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="bands of a stamp in order")
     stamp_size_px: Annotated[int, Field(ge=16)]
     pixel_scale_arcsec: Positive
+    features: tuple[FeatureColumn, ...] = Field(description="columns that the network sees beside the stamp, in order")
     preprocess: PreprocessSection = Field(description="normalisation that is part of the graph")
     preprocess_sha256: Sha256
     checkpoint_sha256: Sha256 = Field(description="digest of the checkpoint file that was exported")

@@ -9,7 +9,8 @@ from pipeline.contracts.schema import CubeSchema, Variable
 
 POSITION_INVALID = "position_invalid"
 NOT_NORMALISABLE = "not_normalisable"
-SEARCH_REJECT_REASONS = (*REJECT_REASONS, POSITION_INVALID, NOT_NORMALISABLE)
+FEATURE_MISSING = "feature_missing"
+SEARCH_REJECT_REASONS = (*REJECT_REASONS, POSITION_INVALID, NOT_NORMALISABLE, FEATURE_MISSING)
 
 # Names under which a table may give its columns, the first that is there counts.
 POSITION_COLUMNS = {
@@ -17,6 +18,8 @@ POSITION_COLUMNS = {
     "ra_deg": ("ra_deg", "ra"),
     "dec_deg": ("dec_deg", "dec"),
     "brickname": ("brickname",),
+    "ebv_mag": ("ebv_mag", "ebv"),
+    "psfdepth_r_mag": ("psfdepth_r_mag", "psfdepth_r"),
 }
 
 
@@ -43,6 +46,8 @@ def search_scores(bands: Sequence[str]) -> CubeSchema:
                 _column(f"depth_{band}_mag", "float32", "mag", f"5-sigma point-source depth in {band}, from the stamp")
                 for band in bands
             ),
+            _column("ebv_mag", "float32", "mag", "Galactic E(B-V) as given; NaN if it was not"),
+            _column("psfdepth_r_mag", "float32", "mag", "5-sigma depth of the brick in r as given; NaN if it was not"),
             _column("bad_pixel_frac", "float32", "1", "Fraction of pixels with an EMR bad-pixel r bit"),
             _column("wise_brightmask_frac", "float32", "1", "Fraction of pixels with WISEM1 or WISEM2"),
         ),

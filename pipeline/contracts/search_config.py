@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.contracts.config import S3_SCHEMES, ClusterSection, QualitySection, ShardSection, SurveySection
+from pipeline.contracts.cluster_config import ClusterSection
+from pipeline.contracts.config import S3_SCHEMES, QualitySection, ShardSection, SurveySection
 from pipeline.contracts.priors import Section
 
 

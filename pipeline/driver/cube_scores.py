@@ -17,7 +17,15 @@ from pipeline.contracts.search_config import SearchConfig
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.driver.cluster import open_cluster
 from pipeline.driver.provenance import code_version
-from pipeline.driver.scoring import Ranked, demand_same_scores, finish_job, joined_scores, make_shards, open_job
+from pipeline.driver.scoring import (
+    Ranked,
+    demand_same_scores,
+    finish_job,
+    joined_scores,
+    make_shards,
+    open_job,
+    shown_columns,
+)
 from pipeline.driver.search_tasks import SCORES, CubeTask, score_cutouts_shard, score_training_shard
 from pipeline.stages.network import StampNetwork
 from pipeline.stages.search import rank_candidates
@@ -25,8 +33,6 @@ from pipeline.storage.anchor_tables import write_anchor_table
 from pipeline.storage.cube import PublishedCube
 from pipeline.storage.locations import Location
 from pipeline.storage.tables import arrow_bytes, table_bytes
-
-_SHOWN = ("image", "sky_sigma_nmgy")
 
 
 def score_cube(
@@ -92,7 +98,7 @@ def score_cube(
     place = np.unique(cube.columns(["host_id"])["host_id"].to_numpy(), return_inverse=True)[1].astype(np.int64)
     candidates = rank_candidates(scores, place, job.network.spec.bands, config.candidates.top)
     write_anchor_table(out, "candidates", candidates)
-    stamps = _stamps_of(cube, candidates) if len(candidates) else None
+    stamps = _stamps_of(cube, candidates, shown_columns(job.network)) if len(candidates) else None
     if stamps is not None:
         demand_same_scores(job, candidates, stamps)
     ranked = Ranked(scores, candidates, stamps)
@@ -113,13 +119,13 @@ def _demand_cube(cube: PublishedCube, network: StampNetwork) -> bool:
     return is_training
 
 
-def _stamps_of(cube: PublishedCube, candidates: pd.DataFrame) -> xr.Dataset:
+def _stamps_of(cube: PublishedCube, candidates: pd.DataFrame, names: list[str]) -> xr.Dataset:
     """What the page shows of the candidates, in their order; every shard is read once."""
     rows = candidates["row"].to_numpy(np.int64)
     pieces, order = [], []
     for shard in np.unique(rows // cube.shard_samples).tolist():
         start, stop = cube.shard_range(shard)
         inside = np.flatnonzero((rows >= start) & (rows < stop))
-        pieces.append(cube.read_shard(shard, _SHOWN).isel(sample=rows[inside] - start))
+        pieces.append(cube.read_shard(shard, names).isel(sample=rows[inside] - start))
         order += inside.tolist()
     return xr.concat(pieces, dim="sample").isel(sample=np.argsort(order))

@@ -182,9 +182,15 @@ def joined_scores(job: ScoreJob, receipts: Mapping[int, Receipt]) -> pa.Table:
     return table
 
 
+def shown_columns(network: StampNetwork) -> list[str]:
+    """Variables of a cutouts cube that candidates are shown by and scored again from."""
+    return sorted({"image", "sky_sigma_nmgy", *network.spec.features})
+
+
 def demand_same_scores(job: ScoreJob, candidates: pd.DataFrame, stamps: xr.Dataset) -> None:
     """Score the kept stamps again: VerificationError if they are not the stamps that were ranked."""
-    again, stored = job.network.logits(stamps["image"].to_numpy()), candidates["logit"].to_numpy(np.float32)
+    again = job.network.logits(stamps["image"].to_numpy(), job.network.features(stamps))
+    stored = candidates["logit"].to_numpy(np.float32)
     differing = np.flatnonzero(again != stored)
     if differing.size:
         first = int(differing[0])

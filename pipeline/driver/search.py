@@ -26,6 +26,7 @@ from pipeline.driver.scoring import (
     joined_scores,
     make_shards,
     open_job,
+    shown_columns,
 )
 from pipeline.driver.search_tasks import SCORES, CandidatesTask, PlacesTask, cut_candidates, score_places
 from pipeline.driver.tasks import StampSource
@@ -40,7 +41,6 @@ from pipeline.storage.tables import TablePiece, arrow_bytes, find_parts, table_b
 # Candidates lie in as many bricks: a shard of them opens this many.
 _CANDIDATES_PER_SHARD = 32
 _INNER_CHUNK = 16
-_SHOWN = ("image", "sky_sigma_nmgy")
 
 
 def search_positions(config: SearchConfig, network: bytes, table: Location, out: Location) -> dict[str, Any]:
@@ -153,6 +153,8 @@ def _keep_candidates(job: ScoreJob, cluster: Cluster, candidates: pd.DataFrame, 
     }
     publish_cube(folder, cube_attributes(CUTOUTS, shape, provenance))
     cube = open_cube(folder)
-    stamps = xr.concat([cube.read_shard(shard, _SHOWN) for shard in range(cube.n_shards)], dim="sample")
+    stamps = xr.concat(
+        [cube.read_shard(shard, shown_columns(job.network)) for shard in range(cube.n_shards)], dim="sample"
+    )
     demand_same_scores(job, candidates, stamps)
     return stamps

@@ -18,7 +18,7 @@ from pipeline.driver.tasks import StampSource, cut_stamps
 from pipeline.stages.cutouts import reason_counts
 from pipeline.stages.example_scores import examples_of, score_examples
 from pipeline.stages.network import StampNetwork, probability
-from pipeline.stages.search import PLACE_COLUMNS, place_rows, score_cutouts
+from pipeline.stages.search import PLACE_COLUMNS, place_rows, score_stamps
 from pipeline.storage.cube import CubeShape, open_cube, write_shard
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.receipts import Receipt, write_receipt
@@ -84,14 +84,14 @@ def score_places(task: PlacesTask) -> Receipt:
     """Cut the places of a shard out of their bricks, score them, store the table; pixels are not kept."""
     started = time.monotonic()
     cutouts, work, notes = cut_stamps(task.source, place_rows(read_pieces([task.piece], PLACE_COLUMNS, {})))
-    table = score_cutouts(cutouts, _open_network(task.network))
+    table = score_stamps(cutouts, _open_network(task.network))
     return _store_part(task, table_bytes(table), Counter(table["reject_reason"]), work, tuple(notes), started)
 
 
 def cut_candidates(task: CandidatesTask) -> Receipt:
     """Cut the candidates of a shard out again and store them as a shard of a cutouts cube."""
     started = time.monotonic()
-    names = {"position_id": "string", **{name: PLACE_COLUMNS[name] for name in ("brickname", "ra_deg", "dec_deg")}}
+    names = {"position_id" if name == "task_id" else name: family for name, family in PLACE_COLUMNS.items()}
     rows = read_pieces([task.piece], names, {}).rename(columns={"position_id": "task_id"})
     cutouts, work, notes = cut_stamps(task.source, place_rows(rows))
     objects = write_shard(task.layout.cube(task.cube), CUTOUTS, task.shape, task.shard, cutouts)
@@ -104,7 +104,7 @@ def score_cutouts_shard(task: CubeTask) -> Receipt:
     started = time.monotonic()
     names = [variable.name for variable in CUTOUTS.variables if variable.name not in ("invvar", "maskbits")]
     cutouts = open_cube(task.cube).read_shard(task.shard, names)
-    table = score_cutouts(cutouts, _open_network(task.network))
+    table = score_stamps(cutouts, _open_network(task.network))
     return _store_part(task, table_bytes(table), Counter(table["reject_reason"]), {}, (), started)
 
 
@@ -112,7 +112,8 @@ def score_training_shard(task: CubeTask) -> Receipt:
     """Score injected and control stamps of one shard of a training cube and store the table."""
     started = time.monotonic()
     network = _open_network(task.network)
-    stamps = open_cube(task.cube).read_shard(task.shard, ["role", *SCORE_COLUMNS, "injected", "control"])
+    names = {"role", "injected", "control", *SCORE_COLUMNS, *network.spec.features}
+    stamps = open_cube(task.cube).read_shard(task.shard, sorted(names))
     row, label = examples_of(stamps, task.splits)
     logit = score_examples(stamps, row, label, network)
     columns = stamps[list(SCORE_COLUMNS)].isel(sample=row)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from pipeline.contracts.errors import GateError, VerificationError
+from pipeline.contracts.network_file import NETWORK_FILE
 from pipeline.driver.cubes import RunContext
 from pipeline.driver.gating import gates_passed
 from pipeline.driver.programs import run_program
@@ -17,8 +18,8 @@ from pipeline.storage.runs import read_json
 logger = logging.getLogger("pipeline.driver")
 
 OUTPUTS = (
-    CHECKPOINT_FILE, "history.json", "history.parquet", "metrics.json", "scores.parquet", "scores_val.parquet",
-    "confusion.npz", "_SUCCESS",
+    CHECKPOINT_FILE, NETWORK_FILE, "history.json", "history.parquet", "metrics.json", "scores.parquet",
+    "scores_val.parquet", "confusion.npz", "_SUCCESS",
 )  # fmt: skip
 
 

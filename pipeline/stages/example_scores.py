@@ -41,7 +41,7 @@ def score_examples(
     """Logits of examples.
 
     Args:
-        stamps: injected and control, in the network's bands.
+        stamps: injected and control, in the network's bands, and the columns that it sees beside them.
         row, label: (example) from `examples_of`.
         network: what scores.
 
@@ -51,9 +51,10 @@ def score_examples(
     Raises:
         VerificationError: a logit is not finite, as of a stamp without noise, which no used row should hold.
     """
-    logit = np.empty(row.size, dtype=np.float32)
+    logit, features = np.empty(row.size, dtype=np.float32), network.features(stamps)
     for kind, wanted in (("injected", 1), ("control", 0)):
-        logit[label == wanted] = network.logits(stamps[kind].to_numpy()[row[label == wanted]])
+        chosen = row[label == wanted]
+        logit[label == wanted] = network.logits(stamps[kind].to_numpy()[chosen], features[chosen])
     if not np.isfinite(logit).all():
         raise VerificationError(f"{int((~np.isfinite(logit)).sum())} of {logit.size} logits are not finite")
     return logit

@@ -8,10 +8,11 @@ import importlib.util
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.contracts.errors import ConfigError, ContractError
-from pipeline.contracts.network_file import INPUT_NAME, OUTPUT_NAME, NetworkSpec
+from pipeline.contracts.network_file import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME, NetworkSpec
 
 _RUNTIME = "onnxruntime"
 _LOADING_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
@@ -37,31 +38,52 @@ class StampNetwork:
         self.spec = NetworkSpec.from_properties(self._session.get_modelmeta().custom_metadata_map, where)
         size = self.spec.stamp_size_px
         expected = [INPUT_NAME, len(self.spec.bands), size, size]
-        got = [[tensor.name, *tensor.shape[1:]] for tensor in self._session.get_inputs()]
-        if got != [expected]:
-            raise ContractError(f"{where}: expected the one input {expected}, got {got}")
+        inputs = {tensor.name: list(tensor.shape[1:]) for tensor in self._session.get_inputs()}
+        got = [INPUT_NAME, *inputs.get(INPUT_NAME, [])]
+        if got != expected or (FEATURES_NAME in inputs) != bool(self.spec.features):
+            raise ContractError(f"{where}: expected the input {expected}, got {inputs}; features {self.spec.features}")
 
-    def logits(self, stamps: NDArray[np.float32]) -> NDArray[np.float32]:
+    def features(self, columns: xr.Dataset) -> NDArray[np.float32]:
+        """What the network sees beside the stamps.
+
+        Args:
+            columns: `spec.features` of the stamps, dim sample, or sample and band.
+
+        Returns:
+            (stamp, number) float32; a column per band gives one number per band.
+        """
+        n_stamps = columns.sizes["sample"]
+        parts = [columns[name].to_numpy().reshape(n_stamps, -1).astype(np.float32) for name in self.spec.features]
+        return np.concatenate(parts, axis=1) if parts else np.empty((n_stamps, 0), np.float32)
+
+    def logits(self, stamps: NDArray[np.float32], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Logits of stamps in order; the bits of one do not depend on the others.
 
         Args:
             stamps: (stamp, band, y, x) float32, any values. [nmgy]
+            features: (stamp, number) from `features`; None, or no number, for a network without.
 
         Returns:
-            (stamp) float32; NaN for a stamp that the preprocessing refuses.
+            (stamp) float32; NaN for a stamp that the preprocessing refuses, or with a feature that is not finite.
 
         Raises:
-            ContractError: another shape or dtype.
+            ContractError: another shape or dtype, or features that are missing or not asked for.
         """
         expected = (len(self.spec.bands), self.spec.stamp_size_px, self.spec.stamp_size_px)
         if stamps.dtype != np.float32 or stamps.shape[1:] != expected:
             raise ContractError(
                 f"network: expected float32 stamps of {expected}, got {stamps.dtype} {stamps.shape[1:]}"
             )
+        beside = np.empty((len(stamps), 0), np.float32) if features is None else features
+        if bool(beside.shape[1]) != bool(self.spec.features) or len(beside) != len(stamps):
+            raise ContractError(f"network: expected features {self.spec.features}, got {beside.shape} numbers")
         logit = np.empty(len(stamps), dtype=np.float32)
         for start in range(0, len(stamps), self.spec.batch_size):
-            batch = np.ascontiguousarray(stamps[start : start + self.spec.batch_size])
-            (logit[start : start + len(batch)],) = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})
+            chosen = slice(start, start + self.spec.batch_size)
+            batch = {INPUT_NAME: np.ascontiguousarray(stamps[chosen])}
+            if self.spec.features:
+                batch[FEATURES_NAME] = np.ascontiguousarray(beside[chosen])
+            (logit[chosen],) = self._session.run([OUTPUT_NAME], batch)
         return logit
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +14,26 @@ from numpy.typing import NDArray
 from pipeline.contracts.datasets import REJECT_REASONS
 from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.contracts.schema import CubeSchema
-from pipeline.contracts.search import NOT_NORMALISABLE, POSITION_INVALID, search_candidates, search_scores
+from pipeline.contracts.search import (
+    FEATURE_MISSING,
+    NOT_NORMALISABLE,
+    POSITION_INVALID,
+    search_candidates,
+    search_scores,
+)
 from pipeline.stages.footprint import brick_names
 from pipeline.stages.manifest import host_ids
 from pipeline.stages.network import StampNetwork, probability
 from pipeline.stages.scored_rows import measured_depth_mag
 
-PLACE_COLUMNS = {"task_id": "string", "brickname": "string", "ra_deg": "number", "dec_deg": "number"}
+PLACE_COLUMNS = {
+    "task_id": "string",
+    "brickname": "string",
+    "ra_deg": "number",
+    "dec_deg": "number",
+    "ebv_mag": "number",
+    "psfdepth_r_mag": "number",
+}
 _BRICK = re.compile(r"\d{4}[mp]\d{3}")
 _POSITION_DIGITS = 6
 _NOT_IN_INPUT = -1
@@ -29,7 +43,7 @@ def name_positions(positions: pd.DataFrame) -> pd.DataFrame:
     """Fill in what a table of positions leaves open: identities and bricks.
 
     Args:
-        positions: position_id, ra_deg, dec_deg, brickname; texts may be "", numbers NaN. [deg]
+        positions: the columns of POSITION_COLUMNS; texts may be "", numbers NaN.
 
     Returns:
         The same columns; brickname is "" where the position is not finite, or not within 0 <= ra < 360 and |dec| <= 90.
@@ -56,7 +70,7 @@ def name_positions(positions: pd.DataFrame) -> pd.DataFrame:
     bricks[unknown] = brick_names(ra[unknown], dec[unknown])
     bricks[~valid] = ""
     named = np.where(given == "", names, given)
-    return pd.DataFrame({"position_id": named, "ra_deg": ra, "dec_deg": dec, "brickname": bricks})
+    return positions.assign(position_id=named, ra_deg=ra, dec_deg=dec, brickname=bricks)
 
 
 def plan_places(positions: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int64]]:
@@ -66,8 +80,8 @@ def plan_places(positions: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int64
         positions: from `name_positions`.
 
     Returns:
-        task_id, brickname, ra_deg, dec_deg of the places, sorted by brick, and (position) int64 place of each position;
-        -1 if it is not valid. Positions of one brick that agree to 1e-6 deg are one place. [deg]
+        PLACE_COLUMNS of the places, sorted by brick, and (position) int64 place of each position; -1 if it is not
+        valid. Positions of one brick that agree to 1e-6 deg are one place, with the numbers of the first.
     """
     valid = np.flatnonzero(positions["brickname"].to_numpy(dtype=object) != "")
     kept = positions.iloc[valid]
@@ -87,14 +101,15 @@ def plan_places(positions: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int64
 
 
 def place_rows(places: pd.DataFrame) -> xr.Dataset:
-    """Places as the rows that cutting needs: task_id, host_id, brickname, ra_deg, dec_deg."""
-    columns = {name: places[name].to_numpy(dtype=object) for name in ("task_id", "brickname")}
+    """Places as the rows that cutting needs: PLACE_COLUMNS and host_id."""
+    columns: dict[str, NDArray[Any]] = {name: places[name].to_numpy(dtype=object) for name in ("task_id", "brickname")}
     numbers = {name: places[name].to_numpy(dtype=np.float64) for name in ("ra_deg", "dec_deg")}
+    columns |= {name: places[name].to_numpy(dtype=np.float32) for name in ("ebv_mag", "psfdepth_r_mag")}
     host = host_ids(columns["brickname"].tolist(), numbers["ra_deg"].tolist(), numbers["dec_deg"].tolist())
     return xr.Dataset({name: ("sample", values) for name, values in {**columns, **numbers, "host_id": host}.items()})
 
 
-def score_cutouts(cutouts: xr.Dataset, network: StampNetwork) -> pd.DataFrame:
+def score_stamps(cutouts: xr.Dataset, network: StampNetwork) -> pd.DataFrame:
     """Score the usable stamps of a cutouts dataset.
 
     Args:
@@ -104,7 +119,7 @@ def score_cutouts(cutouts: xr.Dataset, network: StampNetwork) -> pd.DataFrame:
 
     Returns:
         The columns of `search_scores`; position_id is task_id. A usable stamp that the network's preprocessing refuses
-        gets the reason not_normalisable.
+        gets the reason not_normalisable, one without a number that the network sees beside it feature_missing.
 
     Raises:
         VerificationError: the network gives a usable stamp an infinite logit.
@@ -112,11 +127,14 @@ def score_cutouts(cutouts: xr.Dataset, network: StampNetwork) -> pd.DataFrame:
     bands = network.spec.bands
     usable = cutouts["usable"].to_numpy() == 1
     logit = np.full(usable.size, np.nan, dtype=np.float32)
-    logit[usable] = network.logits(cutouts["image"].to_numpy()[usable])
+    features = network.features(cutouts)
+    logit[usable] = network.logits(cutouts["image"].to_numpy()[usable], features[usable])
     if np.isinf(logit).any():
         raise VerificationError(f"{int(np.isinf(logit).sum())} of {int(usable.sum())} logits are infinite")
     reason = np.array(REJECT_REASONS, dtype=object)[cutouts["reject_reason"].to_numpy()]
+    incomplete = ~np.isfinite(features).all(axis=1)
     reason[usable & np.isnan(logit)] = NOT_NORMALISABLE
+    reason[usable & incomplete] = FEATURE_MISSING
     psfsize, sky = cutouts["psfsize_arcsec"].to_numpy(), cutouts["sky_sigma_nmgy"].to_numpy()
     columns = {
         "position_id": cutouts["task_id"].to_numpy().astype(object),
@@ -132,6 +150,8 @@ def score_cutouts(cutouts: xr.Dataset, network: StampNetwork) -> pd.DataFrame:
             f"depth_{band}_mag": measured_depth_mag(sky[:, index], psfsize[:, index]).astype(np.float32)
             for index, band in enumerate(bands)
         },
+        "ebv_mag": cutouts["ebv_mag"].to_numpy(),
+        "psfdepth_r_mag": cutouts["psfdepth_r_mag"].to_numpy(),
         "bad_pixel_frac": cutouts["bad_pixel_frac"].to_numpy(),
         "wise_brightmask_frac": cutouts["wise_brightmask_frac"].to_numpy(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from pipeline.contracts.errors import ContractError
 from pipeline.contracts.search import POSITION_COLUMNS
 from pipeline.storage.tables import TablePart, pieces_of, read_pieces
 
-_FAMILIES = {"position_id": "identifier", "ra_deg": "number", "dec_deg": "number", "brickname": "string"}
+_TEXTS = ("position_id", "brickname")
 _REQUIRED = ("ra_deg", "dec_deg")
 
 
@@ -23,24 +24,29 @@ def read_positions(parts: Sequence[TablePart]) -> pd.DataFrame:
         parts: its files.
 
     Returns:
-        position_id and brickname (text, "" where there is none), ra_deg and dec_deg (float64, NaN where null). [deg]
+        The columns of POSITION_COLUMNS: position_id and brickname (text, "" where there is none), ra_deg, dec_deg
+        [deg], ebv_mag and psfdepth_r_mag [mag] (float64, NaN where null or not given).
 
     Raises:
         ContractError: no right ascension or declination, or a column of another type.
     """
     where = parts[0].location.url
-    wanted = {name: _FAMILIES[key] for key, names in POSITION_COLUMNS.items() for name in names}
+    families = {"position_id": "identifier", "brickname": "string"}
+    wanted = {name: families.get(key, "number") for key, names in POSITION_COLUMNS.items() for name in names}
     frame = read_pieces(pieces_of(parts, 0, sum(part.n_rows for part in parts)), {}, wanted)
     found = {key: next((name for name in names if name in frame), None) for key, names in POSITION_COLUMNS.items()}
     missing = [" or ".join(POSITION_COLUMNS[key]) for key in _REQUIRED if found[key] is None]
     if missing:
         raise ContractError(f"{where}: a table of positions needs the columns {', '.join(missing)}")
-    texts = {
-        key: _texts(frame[found[key]], where) if found[key] else np.full(len(frame), "", dtype=object)
-        for key in ("position_id", "brickname")
-    }
-    numbers = {key: frame[found[key]].to_numpy(dtype=np.float64, na_value=np.nan) for key in _REQUIRED}
-    return pd.DataFrame({**texts, **numbers})[list(POSITION_COLUMNS)]
+    columns: dict[str, NDArray[Any]] = {}
+    for key, name in found.items():
+        if name is None:
+            columns[key] = np.full(len(frame), "", dtype=object) if key in _TEXTS else np.full(len(frame), np.nan)
+        elif key in _TEXTS:
+            columns[key] = _texts(frame[name], where)
+        else:
+            columns[key] = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    return pd.DataFrame(columns)
 
 
 def _texts(column: pd.Series, where: str) -> NDArray[np.object_]:

@@ -23,12 +23,14 @@ import torch
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.errors import ContractError, PipelineError, PlanChangedError
+from pipeline.contracts.network_file import NETWORK_FILE
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.logs import configure_logging
 from pipeline.stages.evaluation import evaluate_scores
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.locations import CHECKPOINT_FILE, Location
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.export import export_checkpoint
 from pipeline.training.feed import SplitFeed, open_feed
 from pipeline.training.history import history_json, history_table
 from pipeline.training.outputs import confusion_bytes, embedding_table, score_table, write_table
@@ -43,6 +45,7 @@ EPILOG = """
 reads   --config  the run's YAML: sections `training` and `run` (seed, region, endpoint_url)
         --cube    folder of a published training cube (its _SUCCESS is demanded)
 writes  --out     checkpoint.safetensors  best weights; network, preprocessing, provenance as JSON in the header
+                  network.onnx            the same network with its preprocessing, for `dhs score`
                   state.safetensors       how far it got: weights, optimiser, epoch, batch
                   history.json            one record per epoch; the same as a table: history.parquet
                   scores.parquet          one row per test example: task_id, label, logit, score, arc_snr ...
@@ -194,6 +197,7 @@ def _write_outputs(
     test, found = feeds["test"], scans["test"]
     checkpoint_file = out.join(CHECKPOINT_FILE)
     checkpoint_file.write_bytes(_checkpoint(config, cube, bands, test, result).to_bytes())
+    export_checkpoint(checkpoint_file, out.join(NETWORK_FILE))
     out.join("history.json").write_bytes(history_json(result.history))
     write_table(out.join("history.parquet"), history_table(result.history))
     for name, file in (("test", "scores.parquet"), ("val", "scores_val.parquet")):

@@ -13,9 +13,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.contracts.datasets import ROLES, SPLITS, TRAINING
+from pipeline.contracts.datasets import TRAINING
 from pipeline.contracts.errors import ConfigError, ContractError, VerificationError
 from pipeline.contracts.feed_config import FEATURE_COLUMNS
+from pipeline.stages.example_scores import examples_of
 from pipeline.storage.cube import PublishedCube
 
 COLUMNS = ("task_id", "pair_id", "host_id", "role", "split", "arc_snr", "theta_e_arcsec", "psfsize_arcsec")
@@ -46,21 +47,15 @@ def index_split(columns: xr.Dataset, split: str) -> tuple[NDArray[np.int64], NDA
     Raises:
         VerificationError: fewer than 10 examples of a class.
     """
-    role = columns["role"].to_numpy()
-    inside = columns["split"].to_numpy() == SPLITS.index(split)
-    pairs = np.flatnonzero(inside & (role == ROLES.index("pair")))
-    controls = np.flatnonzero(inside & (role == ROLES.index("control")))
-    alone = np.flatnonzero(inside & (role == ROLES.index("injected")))
-    row = np.concatenate([pairs, alone, pairs, controls])
-    n_positives, n_negatives = pairs.size + alone.size, pairs.size + controls.size
-    label = np.repeat(np.array([1, 0], dtype=np.uint8), [n_positives, n_negatives])
+    row, label = examples_of(columns, [split])
+    n_positives = int(label.sum())
+    n_negatives = label.size - n_positives
     if min(n_positives, n_negatives) < MIN_PER_CLASS:
         raise VerificationError(
             f"split {split} has {n_positives} injected and {n_negatives} control examples; "
             f"expected at least {MIN_PER_CLASS} of each"
         )
-    order = np.lexsort((1 - label, row))
-    return row[order].astype(np.int64), label[order]
+    return row, label
 
 
 def example_weights(label: NDArray[np.uint8], columns: xr.Dataset, kind: str) -> NDArray[np.float32]:

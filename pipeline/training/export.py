@@ -17,16 +17,17 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from pipeline.contracts.errors import ContractError, PipelineError, VerificationError
-from pipeline.contracts.network_file import INPUT_NAME, OUTPUT_NAME, NetworkSpec
-from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
+from pipeline.contracts.feed_config import FeatureColumn
+from pipeline.contracts.network_file import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME, NetworkSpec
 from pipeline.logs import configure_logging
 from pipeline.stages.network import StampNetwork
 from pipeline.storage.locations import Location
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.preprocess import annulus_pixels, normalise_or_mark
+from pipeline.training.preprocess import normalised
 
 # Fixed, so that the file is the same whatever version of the exporter's default is installed.
 OPSET = 20
@@ -34,6 +35,7 @@ BATCH_SIZE = 32
 LOGIT_TOLERANCE = 1e-4
 _TEST_STAMPS = 2 * BATCH_SIZE + 5
 _TEST_SEED = 20_260_101
+_FEATURES: TypeAdapter[tuple[FeatureColumn, ...]] = TypeAdapter(tuple[FeatureColumn, ...])
 EPILOG = """
 reads   --checkpoint  checkpoint of a training
 writes  --out         ONNX file: stamps (n, band, y, x) float32 nmgy in, logit (n) out; see docs/scoring.md
@@ -44,20 +46,32 @@ logger = logging.getLogger("pipeline.training")
 
 
 class StampScorer(nn.Module):
-    """Stamps in nanomaggies to logits; NaN for a stamp that `normalise` refuses."""
+    """Raw stamps, and raw features where the network sees some, to logits; NaN for what the trainer refuses.
+
+    Args:
+        checkpoint: its network is built on the CPU.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
-        self.network = checkpoint.network(torch.device("cpu"))
-        self.clip = checkpoint.preprocess.clip
-        self.pixels: Tensor
-        self.register_buffer("pixels", annulus_pixels(checkpoint.stamp_size_px, checkpoint.preprocess))
+        self.network = checkpoint.build(torch.device("cpu"))
+        self.preprocess = checkpoint.preprocess
+        spec = checkpoint.features
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.tensor(() if spec is None else spec.mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(() if spec is None else spec.scale, dtype=torch.float32))
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """(stamp, band, y, x) float32 [nmgy] to (stamp) float32."""
-        normalised, accepted = normalise_or_mark(stamps, self.pixels, self.clip)
-        logit: Tensor = self.network(normalised)
-        return torch.where(accepted, logit, torch.full_like(logit, float("nan")))
+    def forward(self, stamps: Tensor, features: Tensor | None = None) -> Tensor:
+        """(stamp, band, y, x) [nmgy] and (stamp, number) as the cube has them, all float32, to (stamp) float32."""
+        values, usable = normalised(stamps, self.preprocess)
+        beside = None
+        if features is not None:
+            complete = features.isfinite()
+            usable = usable & complete.all(dim=1)
+            beside = (torch.where(complete, features, self.mean) - self.mean) / self.scale
+        logit: Tensor = self.network(values, beside)
+        return torch.where(usable, logit, torch.full_like(logit, float("nan")))
 
 
 def export_network(checkpoint: Checkpoint, checkpoint_sha256: str) -> bytes:
@@ -69,21 +83,23 @@ def export_network(checkpoint: Checkpoint, checkpoint_sha256: str) -> bytes:
 
     Raises:
         VerificationError: ONNX Runtime does not give the network's logits for random stamps, or gives a number to a
-            stamp that the preprocessing refuses.
+            stamp that the trainer refuses.
     """
     scorer = StampScorer(checkpoint).eval()
-    stamps = random_stamps(checkpoint)
+    stamps, features = random_stamps(checkpoint), random_features(checkpoint)
+    given = [torch.from_numpy(values) for values in (stamps, features) if values.shape[1]]
     with torch.inference_mode():
-        expected = np.concatenate([scorer(torch.from_numpy(part)).numpy() for part in np.array_split(stamps, 3)])
+        expected = scorer(*given).numpy()
+    names = [INPUT_NAME, FEATURES_NAME][: len(given)]
     with _quiet_exporter():
         program = torch.onnx.export(
             scorer,
-            (torch.from_numpy(stamps[:2]),),
+            tuple(values[:2] for values in given),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[INPUT_NAME],
+            input_names=names,
             output_names=[OUTPUT_NAME],
-            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            dynamic_shapes=tuple({0: torch.export.Dim("n", min=1)} for _ in names),
             verbose=False,
         )
     if program is None:
@@ -92,8 +108,8 @@ def export_network(checkpoint: Checkpoint, checkpoint_sha256: str) -> bytes:
         program.model.metadata_props.update(_spec(checkpoint, checkpoint_sha256, batch_size).properties())
         data: bytes = program.model_proto.SerializeToString()
         network = StampNetwork(data)
-        verify_export(network, stamps, expected)
-        if is_independent_of_neighbours(network, stamps):
+        verify_export(network, stamps, features, expected)
+        if is_independent_of_neighbours(network, stamps, features):
             return data
     raise VerificationError("the exported network gives a stamp another logit in another call")
 
@@ -119,18 +135,32 @@ def random_stamps(checkpoint: Checkpoint) -> NDArray[np.float32]:
     return stamps
 
 
-def verify_export(network: StampNetwork, stamps: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+def random_features(checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """(stamp, number) float32 beside `random_stamps`, like those of the training; one of stamp 16 is missing."""
+    spec = checkpoint.features
+    if spec is None:
+        return np.empty((_TEST_STAMPS, 0), np.float32)
+    random = np.random.default_rng(_TEST_SEED + 1)
+    features = random.normal(spec.mean, spec.scale, (_TEST_STAMPS, len(spec.mean))).astype(np.float32)
+    features[16, -1] = np.nan
+    return features
+
+
+def verify_export(
+    network: StampNetwork, stamps: NDArray[np.float32], features: NDArray[np.float32], expected: NDArray[np.float32]
+) -> None:
     """Compare what ONNX Runtime computes with what torch computed.
 
     Args:
         network: the exported file.
         stamps: (stamp, band, y, x) float32. [nmgy]
+        features: (stamp, number) float32 beside them.
         expected: (stamp) float32 logits; NaN where the preprocessing refuses the stamp.
 
     Raises:
         VerificationError: a logit differs by more than 1e-4, relative or absolute, or NaN stands elsewhere.
     """
-    got = network.logits(stamps)
+    got = network.logits(stamps, features)
     if not np.allclose(got, expected, rtol=LOGIT_TOLERANCE, atol=LOGIT_TOLERANCE, equal_nan=True):
         worst = int(np.argmax(np.where(np.isnan(got) != np.isnan(expected), np.inf, np.abs(got - expected))))
         raise VerificationError(
@@ -139,11 +169,13 @@ def verify_export(network: StampNetwork, stamps: NDArray[np.float32], expected: 
         )
 
 
-def is_independent_of_neighbours(network: StampNetwork, stamps: NDArray[np.float32]) -> bool:
+def is_independent_of_neighbours(
+    network: StampNetwork, stamps: NDArray[np.float32], features: NDArray[np.float32]
+) -> bool:
     """True if logits have the same bits in order, reversed, and one stamp at a time."""
-    logit = network.logits(stamps)
-    reversed_logit = network.logits(np.ascontiguousarray(stamps[::-1]))[::-1]
-    alone = np.concatenate([network.logits(stamp[None]) for stamp in stamps])
+    logit = network.logits(stamps, features)
+    reversed_logit = network.logits(stamps[::-1], features[::-1])[::-1]
+    alone = np.concatenate([network.logits(*one) for one in zip(stamps[:, None], features[:, None], strict=True)])
     return np.array_equal(logit, reversed_logit, equal_nan=True) and np.array_equal(logit, alone, equal_nan=True)
 
 
@@ -194,10 +226,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _spec(checkpoint: Checkpoint, checkpoint_sha256: str, batch_size: int) -> NetworkSpec:
     return NetworkSpec(
-        model="LensResNet",
+        model=checkpoint.network.name,
         bands=checkpoint.bands,
         stamp_size_px=checkpoint.stamp_size_px,
-        pixel_scale_arcsec=PIXEL_SCALE_ARCSEC,
+        pixel_scale_arcsec=checkpoint.pixel_scale_arcsec,
+        features=_FEATURES.validate_python(() if checkpoint.features is None else checkpoint.features.columns),
         preprocess=checkpoint.preprocess,
         preprocess_sha256=checkpoint.preprocess.sha256(),
         checkpoint_sha256=checkpoint_sha256,

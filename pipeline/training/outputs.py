@@ -12,65 +12,26 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.contracts.errors import VerificationError
+from pipeline.stages.network import probability
 from pipeline.storage.cube import PublishedCube
 from pipeline.storage.locations import Location
+from pipeline.storage.score_tables import SCORE_COLUMNS, example_table
 from pipeline.training.feed import SplitFeed
 from pipeline.training.scan import Kept
-from pipeline.training.scorer import logistic
-
-# Columns of the cube that the score table is made of.
-SCORE_COLUMNS = (
-    "task_id", "pair_id", "host_id", "arc_snr", "theta_e_arcsec", "psfsize_arcsec", "psfdepth_r_mag", "bad_pixel_frac",
-    "wise_brightmask_frac", "region_split", "split_healpix", "mag_r", "src_mag", "src_re_arcsec",
-)  # fmt: skip
 
 
 def score_table(cube: PublishedCube, feed: SplitFeed, logit: NDArray[np.float32], bands: tuple[str, ...]) -> pa.Table:
-    """One row per example, in order; rank by `logit`, because `score` saturates at 1 in float32.
-
-    A control of a pair carries the arc_snr and theta_e_arcsec of its pair; `label` says which stamp was scored.
+    """One row per example, in order; see `example_table` for the columns.
 
     Args:
         cube: what the feed reads.
         feed: what was scored.
         logit: (example) float32.
-        bands: bands of the cube; psfsize_r and src_dmag are left out without r.
-
-    Returns:
-        task_id, pair_id, host_id, label, logit, score, split, arc_snr, theta_e_arcsec and psfsize_r [arcsec]; and what
-        the EMR completeness job reads beside these: model_score (= score), y_true (= label), cutout_ok, psfdepth_r
-        [mag], bad_pixel_frac, wise_brightmask_frac, region_id (the sky cell of the split), region_split, src_dmag
-        [mag] and src_reff_arcsec, null for controls. Its keys selection_set_id and ranking_mode are the manifest's:
-        they join by task_id.
+        bands: bands of the cube.
     """
     columns = cube.columns(SCORE_COLUMNS).isel(sample=feed.row)
-    label, score = feed.label, logistic(logit)
-    arrays = {
-        "task_id": _text(columns, "task_id"),
-        "pair_id": pa.array(columns["pair_id"].to_numpy(), pa.int64()),
-        "host_id": pa.array(columns["host_id"].to_numpy(), pa.int64()),
-        "label": pa.array(label, pa.uint8()),
-        "logit": pa.array(logit, pa.float32()),
-        "score": pa.array(score, pa.float32()),
-        "split": pa.array([feed.split] * len(feed), pa.string()),
-        "arc_snr": _float(columns, "arc_snr"),
-        "theta_e_arcsec": _float(columns, "theta_e_arcsec"),
-        "model_score": pa.array(score.astype(np.float64), pa.float64()),
-        "y_true": pa.array(label, pa.int32()),
-        "cutout_ok": pa.array(np.ones(len(feed)), pa.int32()),
-        "psfdepth_r": _float(columns, "psfdepth_r_mag"),
-        "bad_pixel_frac": _float(columns, "bad_pixel_frac"),
-        "wise_brightmask_frac": _float(columns, "wise_brightmask_frac"),
-        "region_id": pa.array(columns["split_healpix"].to_numpy(), pa.int64()),
-        "region_split": _text(columns, "region_split"),
-        "src_reff_arcsec": pa.array(columns["src_re_arcsec"].to_numpy(), pa.float32(), mask=label == 0),
-    }
-    if "r" in bands:
-        band = bands.index("r")
-        offset = columns["src_mag"].to_numpy()[:, band] - columns["mag_r"].to_numpy()
-        arrays["psfsize_r"] = pa.array(columns["psfsize_arcsec"].to_numpy()[:, band], pa.float32())
-        arrays["src_dmag"] = pa.array(offset, pa.float32(), mask=label == 0)
-    return pa.table(arrays)
+    split = np.full(len(feed), feed.split, dtype=object)
+    return example_table(columns, feed.label, logit, probability(logit), split, bands)
 
 
 def embedding_table(feed: SplitFeed, embeddings: Kept) -> pa.Table:

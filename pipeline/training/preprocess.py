@@ -6,7 +6,6 @@ a stamp with a pixel that is not finite or without noise, is never given a numbe
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 
 import numpy as np
@@ -95,7 +94,7 @@ def stamp_radius(size_px: int) -> Tensor:
 
 def spec_sha256(spec: PreprocessSection) -> str:
     """Hash of a specification, as a checkpoint states it."""
-    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    return spec.sha256()
 
 
 def require_same_spec(expected: PreprocessSection, got: PreprocessSection) -> None:

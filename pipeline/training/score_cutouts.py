@@ -21,6 +21,7 @@ from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import CUTOUTS
 from pipeline.contracts.errors import ContractError, PipelineError
 from pipeline.logs import configure_logging
+from pipeline.stages.network import probability
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.locations import Location
 from pipeline.training.outputs import write_table
@@ -28,7 +29,6 @@ from pipeline.training.processes import configure_torch
 from pipeline.training.scorer import (
     REPRODUCED_SCORES,
     load_checkpoint,
-    logistic,
     require_cube,
     require_reproduced,
 )
@@ -132,7 +132,7 @@ def _table(cube: PublishedCube, row: NDArray[np.int64], logit: NDArray[np.float3
             "cube_row": pa.array(row, pa.int64()),
             "task_id": pa.array([str(value) for value in task_id], pa.string()),
             "logit": pa.array(logit, pa.float32()),
-            "score": pa.array(logistic(logit), pa.float32()),
+            "score": pa.array(probability(logit), pa.float32()),
         }
     )
 

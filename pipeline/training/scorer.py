@@ -171,9 +171,3 @@ def require_reproduced(
     again = scorer.logits(stamps, features)
     if not np.allclose(again, written, rtol=LOGIT_TOLERANCE, atol=LOGIT_TOLERANCE):
         raise VerificationError(f"{checkpoint_file.url} does not reproduce its scores: {written} became {again}")
-
-
-def logistic(logit: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(example) float32 score of logits; saturates at 1 in float32, so rank by logit."""
-    wide = np.clip(logit.astype(np.float64), -700.0, None)
-    return (1.0 / (1.0 + np.exp(-wide))).astype(np.float32)

@@ -141,6 +141,7 @@ def mean_network(bands: tuple[str, ...] = ("g", "r", "z"), size_px: int = 32, **
         bands=bands,
         stamp_size_px=size_px,
         pixel_scale_arcsec=0.262,
+        features=(),
         preprocess=preprocess,
         preprocess_sha256=preprocess.sha256(),
         checkpoint_sha256="c" * 64,

@@ -58,9 +58,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return log
 
 
-def configured(survey: Path, **changes: Any) -> SearchConfig:
+def configured(folder: Path, **changes: Any) -> SearchConfig:
     """A search of the survey."""
-    place = {"bands": ["g", "r", "z"], "stamp_size_px": SIZE_PX, "bricks": str(survey / "coadd"), "layout": "cache"}
+    place = {"bands": ["g", "r", "z"], "stamp_size_px": SIZE_PX, "bricks": str(folder / "coadd"), "layout": "cache"}
     return SearchConfig.model_validate(
         {"survey": place, "candidates": {"top": 3}, "shards": {"samples": 8, "inner_chunk": 4}} | changes
     )

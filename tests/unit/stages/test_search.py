@@ -18,7 +18,7 @@ from pipeline.stages.search import (
     place_rows,
     plan_places,
     rank_candidates,
-    score_cutouts,
+    score_stamps,
     spread_over_positions,
 )
 
@@ -32,6 +32,8 @@ def positions(**columns: list[object]) -> pd.DataFrame:
         "ra_deg": [40.0, 40.0000002, 370.0, 10.0],
         "dec_deg": [-20.0, -20.0, 5.0, 3.0],
         "brickname": ["", "", "", "0100p030"],
+        "ebv_mag": [0.1, 0.2, 0.3, 0.4],
+        "psfdepth_r_mag": [np.nan] * 4,
     }
     return pd.DataFrame(content | columns)
 
@@ -60,6 +62,7 @@ def test_places_are_distinct_and_sorted_by_brick() -> None:
     assert place[2] == -1
     rows = place_rows(places)
     assert rows["ra_deg"].to_numpy()[place[3]] == 10.0
+    assert rows["ebv_mag"].to_numpy().tolist() == [np.float32(places["ebv_mag"][row]) for row in range(2)]
     assert len(set(rows["host_id"].to_numpy().tolist())) == 2
 
 
@@ -78,6 +81,8 @@ def cutouts(n: int = 6) -> xr.Dataset:
         "reject_reason": reason,
         "bad_pixel_frac": np.zeros(n, np.float32),
         "wise_brightmask_frac": np.zeros(n, np.float32),
+        "ebv_mag": np.full(n, 0.1, np.float32),
+        "psfdepth_r_mag": np.full(n, np.nan, np.float32),
     }
     dataset = xr.Dataset({name: ("sample", values) for name, values in columns.items()})
     per_band = np.tile(np.float32([1.5, 1.3, 1.2]), (n, 1))
@@ -96,7 +101,7 @@ def network(make_network: Callable[..., bytes]) -> StampNetwork:
 
 def test_scores_keep_every_row_with_its_reason(network: StampNetwork) -> None:
     """What is kept out has no score; what the preprocessing refuses says so."""
-    scores = score_cutouts(cutouts(), network)
+    scores = score_stamps(cutouts(), network)
     assert scores.columns.tolist() == [variable.name for variable in search_scores(BANDS).variables]
     np.testing.assert_array_equal(scores["logit"], np.float32([0, np.nan, np.nan, 3, 4, 5]))
     assert scores["reject_reason"].tolist() == ["none", "out_of_bounds", "not_normalisable", "none", "none", "none"]
@@ -109,7 +114,7 @@ def test_infinite_logits_end_the_search(network: StampNetwork) -> None:
     dataset = cutouts()
     dataset["image"][4] = np.float32(np.inf)
     with pytest.raises(VerificationError, match="1 of 5 logits are infinite"):
-        score_cutouts(dataset, network)
+        score_stamps(dataset, network)
 
 
 def test_every_position_gets_its_place_s_score_and_each_place_ranks_once(network: StampNetwork) -> None:
@@ -123,7 +128,7 @@ def test_every_position_gets_its_place_s_score_and_each_place_ranks_once(network
         }
     )
     place = np.array([3, 5, 3, 1, 4, -1])
-    scores = spread_over_positions(score_cutouts(cutouts(), network), listed, place)
+    scores = spread_over_positions(score_stamps(cutouts(), network), listed, place)
     assert scores["position_id"].tolist() == listed["position_id"].tolist()
     assert scores["reject_reason"].tolist() == ["none", "none", "none", "out_of_bounds", "none", "position_invalid"]
     ranked = rank_candidates(scores, place, BANDS, 2)

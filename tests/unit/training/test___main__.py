@@ -24,7 +24,7 @@ from pipeline.training.checkpoint import Checkpoint
 CubeMaker = Callable[..., PublishedCube]
 OUTPUTS = [
     "_SUCCESS", "checkpoint.safetensors", "confusion.npz", "embeddings.parquet", "history.json", "history.parquet",
-    "metrics.json", "scores.parquet", "scores_val.parquet", "state.safetensors",
+    "metrics.json", "network.onnx", "scores.parquet", "scores_val.parquet", "state.safetensors",
 ]  # fmt: skip
 WITHOUT_DASK = """
 import sys

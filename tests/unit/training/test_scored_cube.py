@@ -11,13 +11,12 @@ import pytest
 
 from pipeline.contracts.errors import ConfigError, ContractError
 from pipeline.contracts.search_config import SearchConfig
-from pipeline.contracts.training_config import PreprocessSection
 from pipeline.driver import scoring
 from pipeline.driver.cube_scores import score_cube
 from pipeline.storage.cube import PublishedCube
 from pipeline.storage.locations import Location
 from pipeline.storage.receipts import Receipt
-from pipeline.training.loader import load_examples
+from pipeline.training.example_index import index_split
 
 DEFAULTS = SearchConfig.model_validate({})
 
@@ -45,11 +44,11 @@ def test_table_is_the_trainers(
     assert summary["rows"] == len(table)
     assert summary["candidates"] is None
     assert not out.join("index.html").exists()
-    examples = load_examples(cube, PreprocessSection(annulus_px=(9.0, 16.0)))
+    columns = cube.columns(["role", "split", "task_id"])
     for split in ("val", "test"):
-        scored = table[table["split"] == split]
-        assert scored["label"].tolist() == examples[split].label.tolist()
-        assert scored["task_id"].tolist() == examples[split].columns["task_id"].to_numpy().tolist()
+        scored, (row, label) = table[table["split"] == split], index_split(columns, split)
+        assert scored["label"].tolist() == label.tolist()
+        assert scored["task_id"].tolist() == columns["task_id"].to_numpy()[row].tolist()
     injected, control = (table[table["label"] == label].set_index("task_id")["logit"] for label in (1, 0))
     both = injected.index.intersection(control.index)
     assert (injected[both] > control[both]).all()

@@ -15,7 +15,7 @@ from pipeline.storage.cube import PublishedCube
 from pipeline.storage.locations import Location
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.features import FeatureSpec
-from pipeline.training.scorer import Scorer, load_checkpoint, logistic, require_cube, require_reproduced
+from pipeline.training.scorer import Scorer, load_checkpoint, require_cube, require_reproduced
 
 CPU = torch.device("cpu")
 CheckpointMaker = Callable[..., Checkpoint]
@@ -82,8 +82,3 @@ def test_cubes_of_other_stamps_are_refused(
         require_cube(make_checkpoint(), cube, 64)
     with pytest.raises(ContractError, match="trained with preprocess"):
         require_cube(make_checkpoint(), cube, 32, PreprocessSection())
-
-
-def test_scores_saturate_where_logits_do_not() -> None:
-    """90 and 100 both give 1; -10,000 gives 0 without a warning."""
-    assert logistic(np.array([90.0, 100.0, 0.0, -1e4], np.float32)).tolist() == [1.0, 1.0, 0.5, 0.0]
