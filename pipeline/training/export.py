@@ -27,7 +27,7 @@ from pipeline.logs import configure_logging
 from pipeline.stages.network import StampNetwork
 from pipeline.storage.locations import Location
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.preprocess import normalised
+from pipeline.training.preprocess import annulus_pixels, normalised_by
 
 # Fixed, so that the file is the same whatever version of the exporter's default is installed.
 OPSET = 20
@@ -55,16 +55,18 @@ class StampScorer(nn.Module):
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self.network = checkpoint.build(torch.device("cpu"))
-        self.preprocess = checkpoint.preprocess
+        self.clip = checkpoint.preprocess.clip
         spec = checkpoint.features
+        self.pixels: Tensor
         self.mean: Tensor
         self.scale: Tensor
+        self.register_buffer("pixels", annulus_pixels(checkpoint.stamp_size_px, checkpoint.preprocess))
         self.register_buffer("mean", torch.tensor(() if spec is None else spec.mean, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(() if spec is None else spec.scale, dtype=torch.float32))
 
     def forward(self, stamps: Tensor, features: Tensor | None = None) -> Tensor:
         """(stamp, band, y, x) [nmgy] and (stamp, number) as the cube has them, all float32, to (stamp) float32."""
-        values, usable = normalised(stamps, self.preprocess)
+        values, usable = normalised_by(stamps, self.pixels, self.clip)
         beside = None
         if features is not None:
             complete = features.isfinite()
@@ -90,7 +92,7 @@ def export_network(checkpoint: Checkpoint, checkpoint_sha256: str) -> bytes:
     given = [torch.from_numpy(values) for values in (stamps, features) if values.shape[1]]
     with torch.inference_mode():
         expected = scorer(*given).numpy()
-    names = [INPUT_NAME, FEATURES_NAME][: len(given)]
+    names, n_stamps = [INPUT_NAME, FEATURES_NAME][: len(given)], torch.export.Dim("n", min=1)
     with _quiet_exporter():
         program = torch.onnx.export(
             scorer,
@@ -99,7 +101,7 @@ def export_network(checkpoint: Checkpoint, checkpoint_sha256: str) -> bytes:
             opset_version=OPSET,
             input_names=names,
             output_names=[OUTPUT_NAME],
-            dynamic_shapes=tuple({0: torch.export.Dim("n", min=1)} for _ in names),
+            dynamic_shapes=tuple({0: n_stamps} for _ in names),
             verbose=False,
         )
     if program is None:
@@ -162,7 +164,8 @@ def verify_export(
     """
     got = network.logits(stamps, features)
     if not np.allclose(got, expected, rtol=LOGIT_TOLERANCE, atol=LOGIT_TOLERANCE, equal_nan=True):
-        worst = int(np.argmax(np.where(np.isnan(got) != np.isnan(expected), np.inf, np.abs(got - expected))))
+        difference = np.where(np.isnan(got) & np.isnan(expected), 0.0, np.abs(got - expected))
+        worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
         raise VerificationError(
             f"the exported network differs from the trained one: stamp {worst} has {got[worst]}, "
             f"expected {expected[worst]}"
@@ -249,6 +252,7 @@ def _quiet_exporter() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
             yield
     finally:
         exporter.setLevel(level)

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 
 from pipeline.contracts.anchors import MEASURED_ANCHORS
 from pipeline.contracts.datasets import CUTOUTS
-from pipeline.contracts.network_file import INPUT_NAME, OUTPUT_NAME, NetworkSpec
+from pipeline.contracts.network_file import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME, NetworkSpec
 from pipeline.contracts.source_bank import BANK_COLUMNS, SourceBank, bank_digest
 from pipeline.contracts.training_config import PreprocessSection
 from pipeline.stages.arc_scene import Observation
@@ -133,26 +133,36 @@ def make_network() -> Callable[..., bytes]:
     return mean_network
 
 
-def mean_network(bands: tuple[str, ...] = ("g", "r", "z"), size_px: int = 32, **changes: Any) -> bytes:
-    """An exported network in two operations: the logit is the mean of a stamp's pixels. `changes` are of its spec."""
+def mean_network(
+    bands: tuple[str, ...] = ("g", "r", "z"), size_px: int = 32, features: tuple[str, ...] = (), **changes: Any
+) -> bytes:
+    """An exported network: the logit is the mean of a stamp's pixels plus its features. `changes` are of its spec."""
     preprocess = PreprocessSection(annulus_px=(9.0, 16.0))
     spec = NetworkSpec(
         model="mean",
         bands=bands,
         stamp_size_px=size_px,
         pixel_scale_arcsec=0.262,
-        features=(),
+        features=features,
         preprocess=preprocess,
         preprocess_sha256=preprocess.sha256(),
         checkpoint_sha256="c" * 64,
         batch_size=4,
         code_version="test suite",
     )
-    stamps = helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["n", len(bands), size_px, size_px])
+    sizes = {INPUT_NAME: ["n", len(bands), size_px, size_px]} | ({FEATURES_NAME: ["n", "number"]} if features else {})
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()]
     logit = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["n"])
-    axes = helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])
-    mean = helper.make_node("ReduceMean", [INPUT_NAME, "axes"], [OUTPUT_NAME], keepdims=0)
-    graph = helper.make_graph([mean], "mean", [stamps], [logit], [axes])
+    axes = [
+        helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
+        helper.make_tensor("second", TensorProto.INT64, [1], [1]),
+    ]
+    mean = "mean" if features else OUTPUT_NAME
+    nodes = [helper.make_node("ReduceMean", [INPUT_NAME, "axes"], [mean], keepdims=0)]
+    if features:
+        nodes.append(helper.make_node("ReduceSum", [FEATURES_NAME, "second"], ["sum"], keepdims=0))
+        nodes.append(helper.make_node("Add", [mean, "sum"], [OUTPUT_NAME]))
+    graph = helper.make_graph(nodes, "mean", inputs, [logit], axes)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     helper.set_model_props(model, spec.properties() | {name: json.dumps(value) for name, value in changes.items()})
     return bytes(model.SerializeToString())

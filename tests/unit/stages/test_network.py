@@ -40,7 +40,7 @@ def test_files_that_are_no_exported_network_are_refused(make_network: Callable[.
     for wrong in (b"", b"not ONNX", data[: len(data) // 2]):
         with pytest.raises(ContractError, match="not an ONNX file"):
             StampNetwork(wrong)
-    with pytest.raises(ContractError, match="expected the one input"):
+    with pytest.raises(ContractError, match="expected the input"):
         StampNetwork(make_network(stamp_size_px=64))
 
 

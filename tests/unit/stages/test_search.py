@@ -138,3 +138,15 @@ def test_every_position_gets_its_place_s_score_and_each_place_ranks_once(network
     assert ties["row"].tolist() == [0, 1, 4]
     assert ties["n_rows"].tolist() == [2, 1, 1]
     assert rank_candidates(scores.assign(usable=0), place, BANDS, 9).empty
+
+
+def test_a_stamp_without_a_feature_that_the_network_sees_is_kept_out(make_network: Callable[..., bytes]) -> None:
+    """The reason says so; the other stamps are scored with theirs."""
+    network = StampNetwork(make_network(features=("ebv_mag", "psfsize_arcsec")))
+    dataset = cutouts()
+    dataset["ebv_mag"][4] = np.nan
+    scores = score_stamps(dataset, network)
+    assert scores["reject_reason"].tolist()[3:] == ["none", "feature_missing", "none"]
+    np.testing.assert_allclose(scores["logit"][3], 3 + np.float32(0.1 + 1.5 + 1.3 + 1.2), rtol=1e-6)
+    with pytest.raises(ContractError, match="expected features"):
+        network.logits(dataset["image"].to_numpy())

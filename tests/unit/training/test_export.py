@@ -46,24 +46,24 @@ def trainers_logits(checkpoint: Checkpoint, stamps: np.ndarray, features: np.nda
     return np.array(logits, np.float32)
 
 
-@pytest.mark.parametrize("features", [None, FEATURES], ids=["stamps", "stamps and features"])
-def test_exported_checkpoint_gives_the_trainers_logits(
-    tmp_path: Path, make_checkpoint: Maker, features: FeatureSpec | None
-) -> None:
-    """Through the program: file, metadata, logits, refused stamps, and no dependence on the neighbours."""
-    checkpoint = make_checkpoint(features=features)
+def test_exported_checkpoint_gives_the_trainers_logits(tmp_path: Path, make_checkpoint: Maker) -> None:
+    """Through the program: file, metadata, logits, refused stamps, and no dependence on the neighbours.
+
+    A network without features is exported by the trainer, in test___main__.
+    """
+    checkpoint = make_checkpoint(features=FEATURES)
     stored, out = Location(str(tmp_path / "checkpoint.safetensors")), Location(str(tmp_path / "network.onnx"))
     stored.write_bytes(checkpoint.to_bytes())
     assert main(["--checkpoint", stored.url, "--out", out.url]) == 0
     network = StampNetwork(out.read_bytes())
     network.spec.require_stamps(("g", "r", "z"), 32, 0.262, "this test")
     assert network.spec.preprocess == checkpoint.preprocess
-    assert network.spec.features == (() if features is None else features.columns)
+    assert network.spec.features == FEATURES.columns
     assert network.spec.checkpoint_sha256 == hashlib.sha256(stored.read_bytes()).hexdigest()
 
     stamps, beside = random_stamps(checkpoint), random_features(checkpoint)
     logit = network.logits(stamps, beside)
-    assert np.flatnonzero(np.isnan(logit)).tolist() == REFUSED + ([] if features is None else [16])
+    assert np.flatnonzero(np.isnan(logit)).tolist() == [*REFUSED, 16]
     np.testing.assert_allclose(logit, trainers_logits(checkpoint, stamps, beside), rtol=1e-4, atol=1e-4)
     assert is_independent_of_neighbours(network, stamps, beside)
     with pytest.raises(VerificationError, match="stamp 3 has"):
