@@ -27,7 +27,7 @@ from pipeline.logs import configure_logging
 from pipeline.stages.network import StampNetwork
 from pipeline.storage.locations import Location
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.preprocess import annulus_pixels, normalised_by
+from pipeline.training.preprocess import normalised
 
 # Fixed, so that the file is the same whatever version of the exporter's default is installed.
 OPSET = 20
@@ -55,18 +55,16 @@ class StampScorer(nn.Module):
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self.network = checkpoint.build(torch.device("cpu"))
-        self.clip = checkpoint.preprocess.clip
+        self.preprocess = checkpoint.preprocess
         spec = checkpoint.features
-        self.pixels: Tensor
         self.mean: Tensor
         self.scale: Tensor
-        self.register_buffer("pixels", annulus_pixels(checkpoint.stamp_size_px, checkpoint.preprocess))
         self.register_buffer("mean", torch.tensor(() if spec is None else spec.mean, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(() if spec is None else spec.scale, dtype=torch.float32))
 
     def forward(self, stamps: Tensor, features: Tensor | None = None) -> Tensor:
         """(stamp, band, y, x) [nmgy] and (stamp, number) as the cube has them, all float32, to (stamp) float32."""
-        values, usable = normalised_by(stamps, self.pixels, self.clip)
+        values, usable = normalised(stamps, self.preprocess)
         beside = None
         if features is not None:
             complete = features.isfinite()

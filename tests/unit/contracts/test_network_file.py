@@ -17,7 +17,8 @@ def spec(**changes: Any) -> NetworkSpec:
     """A network of three bands."""
     content = {
         "model": "LensResNet", "bands": ("g", "r", "z"), "stamp_size_px": 64, "pixel_scale_arcsec": 0.262,
-        "features": (), "preprocess": PREPROCESS, "preprocess_sha256": PREPROCESS.sha256(), "checkpoint_sha256": "a" * 64,
+        "features": (), "preprocess": PREPROCESS, "preprocess_sha256": PREPROCESS.sha256(),
+        "checkpoint_sha256": "a" * 64,
         "batch_size": 32, "code_version": "1",
     }  # fmt: skip
     return NetworkSpec(**(content | changes))
