@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import httpx
 import kr8s
-from dask_kubernetes.constants import MAX_CLUSTER_NAME_LEN
+from dask_kubernetes.constants import MAX_CLUSTER_NAME_LEN, VALID_CLUSTER_NAME
 from dask_kubernetes.operator import KubeCluster
 from distributed.utils import LoopRunner, sync
 
@@ -41,8 +41,12 @@ class OperatorCluster:
         self._api = self._stack.enter_context(KubeApi(self._release.namespace))
         self._template = self._release.template("daskcluster")
         self._name = str(self._template["metadata"]["name"])
-        if len(self._name) > MAX_CLUSTER_NAME_LEN:
-            raise ConfigError(f"DaskCluster {self._name}: the operator takes names of at most {MAX_CLUSTER_NAME_LEN}")
+        if not VALID_CLUSTER_NAME.match(self._name):
+            self._stack.close()
+            raise ConfigError(
+                f"DaskCluster {self._name!r}: the operator takes names of at most {MAX_CLUSTER_NAME_LEN} characters of "
+                "a-z, 0-9 and -; give the release another name"
+            )
 
     def connect(self) -> str:
         """Make or adopt the cluster and wait for its scheduler; returns the scheduler's address.

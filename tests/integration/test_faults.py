@@ -157,7 +157,7 @@ def test_mistyped_layout_stops_at_once(make_config: Config, tmp_path: Path) -> N
 
 def test_lost_workers_end_the_run(make_config: Config, tmp_path: Path) -> None:
     """When every worker is gone for longer than allowed, waiting ends with ClusterError."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as scheduler:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as scheduler:
         settings = ["cluster.kind=address", f"cluster.address={scheduler.scheduler_address}", "cluster.workers=1"]
         config = make_config(tmp_path, *settings, "cluster.no_workers_timeout_s=3")
         with open_cluster(config.cluster) as cluster:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from api_server import ApiServer
@@ -43,7 +44,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def scheduler() -> Iterator[LocalCluster]:
     """A scheduler of this process, for the Service to lead to."""
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp://") as cluster:
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp://") as cluster:
         yield cluster
 
 
@@ -190,6 +191,10 @@ def test_long_names_and_missing_templates_are_refused(api_server: ApiServer, sec
     """What the operator would refuse later is refused at once; outside a release the error says what to use."""
     with pytest.raises(ConfigError, match="is no folder"):
         OperatorCluster(section.model_copy(update={"objects": "/nowhere"}))
+    path = Path(str(section.objects)) / "daskcluster.yaml"
+    path.write_text(path.read_text().replace("name: run-1\n", "name: run.1\n"))
+    with pytest.raises(ConfigError, match=r"DaskCluster 'run.1': the operator takes names of at most 53 characters"):
+        OperatorCluster(section)
 
 
 def test_driver_outside_a_release_is_sent_to_submit(monkeypatch: pytest.MonkeyPatch, section: ClusterSection) -> None:

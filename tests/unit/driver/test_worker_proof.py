@@ -18,7 +18,7 @@ from pipeline.driver.worker_proof import PreparedWorkerPlugin, proof_differences
 @pytest.fixture
 def scheduler() -> Iterator[LocalCluster]:
     """A scheduler without workers, in this process."""
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp://") as cluster:
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp://") as cluster:
         yield cluster
 
 
