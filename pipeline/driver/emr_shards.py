@@ -26,7 +26,7 @@ from pipeline.contracts.emr_columns import (
 from pipeline.contracts.errors import VerificationError
 from pipeline.contracts.manifest import EMR_COLUMNS
 from pipeline.driver.tasks import ShardTask
-from pipeline.stages.emr_stamps import EmrShard, emr_stamp_columns, paired_rows
+from pipeline.stages.emr_stamps import EmrShard, emr_stamp_columns, rows_with_control
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.emr_layout import EmrLayout
 from pipeline.storage.emr_tables import emr_schema, emr_table, write_emr_file
@@ -96,7 +96,7 @@ def export_shard(task: ShardTask, export: EmrExport) -> Receipt:
         chosen = np.ones(len(splits), dtype=np.bool_)
         values = columns
         if name == "paired" and controls is not None:
-            chosen = paired_rows(shard, columns["cutout_ok"].data, controls)
+            chosen = rows_with_control(shard, columns["cutout_ok"].data, controls)
             own = [encode_stamp(controls[row], bands) if kept else None for row, kept in enumerate(chosen.tolist())]
             _demand_same_pixels(own, controls, bands)
             values = {**columns, CONTROL_COLUMN: own}

@@ -241,7 +241,7 @@ def _warnings(
     return np.ma.array(np.array(texts, dtype=object), mask=[text is None for text in texts])
 
 
-def paired_rows(shard: EmrShard, cutout_ok: Sequence[int], control: NDArray[np.float32]) -> NDArray[np.bool_]:
+def rows_with_control(shard: EmrShard, cutout_ok: Sequence[int], control: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(sample,) rows of the paired table: positives in bounds whose control is finite everywhere.
 
     Args:

@@ -15,7 +15,7 @@ from pipeline.contracts.emr_columns import STAMP_COLUMN, STAMP_TABLE
 from pipeline.contracts.emr_manifest import MANIFEST_TYPES
 from pipeline.contracts.errors import ContractError
 from pipeline.stages.arcs import InjectionAssets
-from pipeline.stages.emr_stamps import EmrShard, emr_stamp_columns, paired_rows
+from pipeline.stages.emr_stamps import EmrShard, emr_stamp_columns, rows_with_control
 from pipeline.stages.injection import Injector
 from pipeline.stages.pairs import make_pairs
 
@@ -81,7 +81,7 @@ def test_only_whole_positives_are_paired(shard: EmrShard, config: RunConfig) -> 
     control = np.zeros((4, 3, SIZE, SIZE), np.float32)
     control[1, 2, 0, 0] = np.nan
     cutout_ok = emr_stamp_columns(shard, config)["cutout_ok"].data
-    assert paired_rows(shard, cutout_ok, control).tolist() == [True, False, False, False]
+    assert rows_with_control(shard, cutout_ok, control).tolist() == [True, False, False, False]
 
 
 def test_other_bands_and_other_rows_are_refused(
