@@ -18,6 +18,8 @@ CODES = {
     "GateError": 3,
     "StorageError": 75,
     "ClusterError": 75,
+    "StoppedError": 75,
+    "RunBusyError": 75,
     "BrickError": 75,
     "BrickMissingError": 75,
     "BrickCorruptError": 75,
