@@ -117,7 +117,7 @@ class Trainer:
         # Both wrap the same weights; the loop calls the outermost.
         self.stepped: nn.Module = self.network
         if world.size > 1:
-            self.stepped = DistributedDataParallel(self.network, broadcast_buffers=False)
+            self.stepped = DistributedDataParallel(self.network)
         if training.compile:
             self.stepped = torch.compile(self.stepped)  # type: ignore[assignment]
         self.steps_per_epoch = math.ceil(len(self.feed) / training.batch_size)
