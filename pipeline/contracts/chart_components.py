@@ -242,7 +242,7 @@ class Prometheus(ChartSection):
     """Metrics of the scheduler."""
 
     enabled: bool = Field(
-        default=False, description="annotate the scheduler's pod; the image must hold prometheus_client"
+        default=False, description="annotate the scheduler's pod"
     )
 
 

@@ -62,7 +62,8 @@ class Cluster:
             ClusterError: no scheduler, no workers in time, or a worker with other code.
         """
         if self._client is None:
-            self._client = self._connect()
+            with cluster_errors():
+                self._client = self._connect()
         return self._client
 
     @property
