@@ -149,7 +149,11 @@ def uninstall(release: ReleaseName) -> None:
 def reinstate(release: ReleaseName) -> None:
     """Create again what is missing of a release, from its own record: the very same objects, the chart is not read."""
     revision = release_revision(release)
-    helm("rollback", release.name, str(revision), "--namespace", release.namespace)
+    options = ["--namespace", release.namespace]
+    if not helm("version", "--template", "{{.Version}}").startswith("v3."):
+        # Helm 4 applies on the server, which refuses to reset replicas that a driver has scaled.
+        options += ["--server-side=true", "--force-conflicts"]
+    helm("rollback", release.name, str(revision), *options)
 
 
 def release_revision(release: ReleaseName) -> int | None:

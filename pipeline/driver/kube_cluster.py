@@ -58,8 +58,8 @@ class OperatorCluster:
             ClusterError: the scheduler was not ready within no_workers_timeout_s; says why.
         """
         until = time.monotonic() + self._section.no_workers_timeout_s
-        self._make_or_adopt()
-        while not any(is_ready(pod) for pod in self._scheduler_pods()):
+        self._make_or_adopt(until)
+        while not any(is_ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in self._scheduler_pods()):
             if time.monotonic() > until:
                 raise ClusterError(self._not_ready())
             time.sleep(_POLL_S)
@@ -83,7 +83,7 @@ class OperatorCluster:
         finally:
             self._stack.close()
 
-    def _make_or_adopt(self) -> None:
+    def _make_or_adopt(self, until: float) -> None:
         if not self._api.serves("daskclusters"):
             raise ConfigError(
                 f"no DaskCluster can be made, the Dask operator is not installed; run: {OPERATOR_INSTALL}"
@@ -98,8 +98,22 @@ class OperatorCluster:
         if found is not None:
             logger.warning("replacing a cluster that was left behind", extra={"fields": {"cluster": self._name}})
             self._delete()
+        self._await_leftovers(until)
         self._api.create("daskclusters", wanted)
         logger.info("created a cluster", extra={"fields": {"cluster": self._name}})
+
+    def _await_leftovers(self, until: float) -> None:
+        """Wait until nothing of a deleted cluster is left: the operator would take it for the new one's."""
+        while left := self._leftovers():
+            if time.monotonic() > until:
+                raise ClusterError(f"an earlier cluster {self._name} is deleted, and still there are {', '.join(left)}")
+            time.sleep(_POLL_S)
+
+    def _leftovers(self) -> list[str]:
+        whole = f"dask.org/cluster-name={self._name}"
+        found = {kind: self._api.listed(kind, whole) for kind in ("deployments", "services", "daskworkergroups")}
+        found["pods"] = self._scheduler_pods()
+        return [f"{kind}/{content['metadata']['name']}" for kind, contents in found.items() for content in contents]
 
     def _scheduler_pods(self) -> list[Object]:
         return self._api.listed("pods", f"dask.org/cluster-name={self._name},dask.org/component=scheduler")

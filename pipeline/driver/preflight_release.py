@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ OLDEST_KUBERNETES = (1, 28)
 TYPE_LABEL, REGION_LABEL = "node.kubernetes.io/instance-type", "topology.kubernetes.io/region"
 GPU = "nvidia.com/gpu"
 _GIB = 2**30
+# A node tells the API server some time after a container's start which image it runs.
+_STATUS_PATIENCE_S, _STATUS_POLL_S = 60.0, 1.0
 _QUOTAS = {"on-demand": "L-1216C47A", "spot": "L-34B43A08"}
 _RIGHTS = (
     ("jobs", "get"), ("jobs", "create"), ("jobs", "delete"), ("pods", "list"), ("pods/log", "get"), ("events", "list"),
@@ -32,6 +35,7 @@ _KIND_RIGHTS = {
         ("daskworkergroups", "list"),
         ("daskworkergroups", "patch"),
         ("services", "list"),
+        ("deployments", "list"),
     ),
     "deployment": (("deployments/scale", "patch"),),
 }
@@ -44,7 +48,7 @@ def check_release(config: RunConfig, release: Release, api: KubeApi) -> Iterator
     yield from _check_rights(section, release, api)
     nodes = api.listed("nodes") if api.allowed("list", "nodes") else None
     yield _check_node_regions(config, nodes)
-    driver = api.find("pods", release.pod) or {}
+    driver = _driver_pod(api, release)
     yield from check_build(driver)
     yield _check_fit("driver memory", _memory(_container(driver)), section.node_types.driver, nodes, section)
     vcpus = _cpus(_container(driver))
@@ -65,9 +69,7 @@ def check_release(config: RunConfig, release: Release, api: KubeApi) -> Iterator
 
 def check_build(driver_pod: Object) -> Iterator[Check]:
     """It is known which image and which commit this is, and the image holds what its build says."""
-    image = os.environ.get(IMAGE_VARIABLE, "")
-    running = [str(status.get("imageID", "")) for status in driver_pod.get("status", {}).get("containerStatuses", [])]
-    digest = next((name for name in (image, *running) if "sha256:" in name), None)
+    image, digest = os.environ.get(IMAGE_VARIABLE, ""), _digest(driver_pod)
     yield passed("image", digest is not None, str(digest), f"no digest is known of image {image or UNKNOWN}")
     yield passed("git commit", git_sha() != UNKNOWN, git_sha(), "unknown; the image carries no build file")
     built = build_record().get("code_version")
@@ -75,6 +77,22 @@ def check_build(driver_pod: Object) -> Iterator[Check]:
         yield passed(
             "code", built == code_version(), built, f"the image was built of {built}, it holds {code_version()}"
         )
+
+
+def _driver_pod(api: KubeApi, release: Release) -> Object:
+    """This very pod, once its node has said which image it runs, or after `_STATUS_PATIENCE_S` without that."""
+    until = time.monotonic() + _STATUS_PATIENCE_S
+    while True:
+        pod = api.find("pods", release.pod) or {}
+        if _digest(pod) is not None or time.monotonic() > until:
+            return pod
+        time.sleep(_STATUS_POLL_S)
+
+
+def _digest(pod: Object) -> str | None:
+    """The image by digest, as this process was told or as the pod's status says."""
+    running = [str(status.get("imageID", "")) for status in pod.get("status", {}).get("containerStatuses", [])]
+    return next((name for name in (os.environ.get(IMAGE_VARIABLE, ""), *running) if "sha256:" in name), None)
 
 
 def check_worker_container(section: ClusterSection, worker: Object) -> Iterator[Check]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,6 +153,26 @@ def test_cluster_of_a_dead_driver_is_adopted_or_replaced(
     assert api_server.objects["daskclusters", "run-1"]["metadata"]["uid"] != uid
     successor.close()
     assert not api_server.listed("daskclusters")
+
+
+def test_what_a_deleted_cluster_left_is_waited_for(
+    api_server: ApiServer, section: ClusterSection, scheduler: LocalCluster
+) -> None:
+    """The operator makes no scheduler where one of that name is still being collected; one that stays is named."""
+    OperatorStandIn(api_server, port=port_of(scheduler))
+    labels = {"dask.org/cluster-name": "run-1", "dask.org/component": "scheduler"}
+    api_server.put("deployments", "run-1-scheduler", metadata={"labels": labels}, spec={})
+    hasty = OperatorCluster(section.model_copy(update={"no_workers_timeout_s": 0.2}))
+    with pytest.raises(ClusterError, match="still there are deployments/run-1-scheduler"):
+        hasty.connect()
+    assert not api_server.asked("POST", "/daskclusters")
+    collector = threading.Timer(0.3, api_server.remove, ("deployments", "run-1-scheduler"))
+    collector.start()
+    site = OperatorCluster(section)
+    assert site.connect() == scheduler.scheduler_address
+    collector.join()
+    for cluster in (hasty, site):
+        cluster.close()
 
 
 def test_finalizer_that_hangs_is_said_and_ends_in_time(

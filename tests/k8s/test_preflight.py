@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,7 @@ def test_cluster_that_is_not_prepared_fails(
     worker["env"] = [{"name": "DHS_WORKER_SPACE", "value": "13Gi"}]
     path.write_text(yaml.safe_dump(template))
     monkeypatch.setenv("DHS_IMAGE", "dhs:latest")
+    monkeypatch.setattr("pipeline.driver.preflight_release._STATUS_PATIENCE_S", 0.0)
     monkeypatch.setattr("pipeline.driver.preflight_release.git_sha", lambda: "unknown")
     message = failures(make())
     assert "helm install dask-operator" in message
@@ -130,6 +132,19 @@ def test_cluster_that_is_not_prepared_fails(
     assert "git commit: unknown" in message
     assert "13Gi is more than the pod's ephemeral-storage of 12Gi" in message
     assert "Dask is told None" in message
+
+
+def test_image_that_the_node_names_late_is_waited_for(
+    api_server: ApiServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a tag alone the digest comes from the pod's status, which a node writes after the start."""
+    monkeypatch.setenv("DHS_IMAGE", "dhs:dev")
+    monkeypatch.setattr("pipeline.driver.preflight_release._STATUS_POLL_S", 0.05)
+    status = {"containerStatuses": [{"imageID": "sha256:12"}]}
+    late = threading.Timer(2.0, lambda: api_server.objects["pods", "run-1-driver-x"].update(status=status))
+    late.start()
+    assert states(preflight(make()))["image"] == "ok"
+    late.join()
 
 
 def test_live_nodes_replace_the_table(api_server: ApiServer, make: Make) -> None:

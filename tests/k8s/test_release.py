@@ -54,6 +54,7 @@ def helm_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
         'case "$1 $2" in\n'
         "'status run-1') echo '{\"version\": 3}';;\n"
         "status*) echo 'Error: release: not found' >&2; exit 1;;\n"
+        "version*) echo ${HELM_VERSION:-v4.3.1};;\n"
         "esac\n"
     )
     (folder / "helm").chmod(0o755)
@@ -253,7 +254,7 @@ def test_cancel_saves_logs_and_uninstalls(
 
 
 def test_resume_makes_the_job_anew(
-    helm_calls: Callable[[], list[list[str]]], api: KubeApi, api_server: ApiServer
+    helm_calls: Callable[[], list[list[str]]], api: KubeApi, api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failed Job is deleted and comes back from the release's own record; a living or complete one is left alone."""
     with pytest.raises(ConfigError, match="is at work"):
@@ -264,7 +265,11 @@ def test_resume_makes_the_job_anew(
     end_job(api_server, "Failed", 75)
     resume_command(RELEASE.handle)
     assert api.find("jobs", "run-1-driver") is None
-    assert helm_calls()[-1] == ["rollback", "run-1", "3", "--namespace", "science"]
+    common = ["rollback", "run-1", "3", "--namespace", "science"]
+    assert helm_calls()[-1] == [*common, "--server-side=true", "--force-conflicts"]
+    monkeypatch.setenv("HELM_VERSION", "v3.19.0")
+    resume_command(RELEASE.handle)
+    assert helm_calls()[-1] == common
     with pytest.raises(ConfigError, match="no release of that name"):
         resume_command("k8s://science/run-9")
     with pytest.raises(ConfigError, match="--set is for folders"):
