@@ -17,7 +17,7 @@ from pipeline.driver.kube_cluster import OPERATOR_INSTALL
 from pipeline.driver.kube_release import Release
 from pipeline.driver.preflight_checks import Check, aws_client, passed, unknown
 from pipeline.driver.provenance import IMAGE_VARIABLE, UNKNOWN, build_record, code_version, git_sha
-from pipeline.driver.worker_process import MEMORY_FRACTION
+from pipeline.driver.worker_process import memory_limit_bytes
 
 OLDEST_KUBERNETES = (1, 28)
 TYPE_LABEL, REGION_LABEL = "node.kubernetes.io/instance-type", "topology.kubernetes.io/region"
@@ -103,7 +103,7 @@ def check_worker_container(section: ClusterSection, worker: Object) -> Iterator[
     yield passed(
         "memory limit",
         told is not None and limit == wanted == parse_bytes(told),
-        f"{_gib(wanted)} per pod, of which Dask takes {MEMORY_FRACTION:.0%}",
+        f"{_gib(wanted)} per pod, of which Dask takes {_gib(int(memory_limit_bytes(str(wanted))))}",
         f"cluster.memory_per_worker is {_gib(wanted)}, the pod's limit {_gib(limit)}, Dask is told {told}",
     )
     space, disk = variables.get("DHS_WORKER_SPACE"), _resource(worker, "ephemeral-storage")

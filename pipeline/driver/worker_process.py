@@ -22,8 +22,9 @@ from pipeline.kernels.compiled import use_compiled_cache
 
 logger = logging.getLogger("pipeline.driver")
 
-# The rest of a pod's memory is for the nanny, page cache and what Dask does not count.
+# The rest of a pod's memory is for the nanny, which holds the imports of all commands, and for what Dask does not count.
 MEMORY_FRACTION = 0.88
+NANNY_BYTES = 2**29
 # Dask stops spilling before the kubelet evicts the pod for its emptyDir.
 SPACE_FRACTION = 0.8
 TERMINATED = 128 + signal.SIGTERM
@@ -41,7 +42,7 @@ class WorkerSettings:
         scheduler: its address.
         name: what the scheduler calls this worker; None for its address.
         threads: tasks at the same time.
-        pod_memory: memory limit of the pod, such as 4Gi; the worker takes `MEMORY_FRACTION` of it. None: all there is.
+        pod_memory: memory limit of the pod, such as 4Gi; see `memory_limit_bytes`. None: all there is.
         folder: where results spill.
         space: size of that folder, such as 8Gi; None for no limit.
         scheduler_timeout_s: how long a scheduler that is not there is waited for.
@@ -71,8 +72,14 @@ def run_worker(settings: WorkerSettings) -> int:
 
 
 def memory_limit_bytes(pod_memory: str | None) -> int | str:
-    """What Dask may use of a pod's memory limit; "auto" without one."""
-    return int(MEMORY_FRACTION * _size(pod_memory)) if pod_memory else "auto"
+    """What Dask may use of a pod's memory limit; "auto" without one.
+
+    `MEMORY_FRACTION` of it, in small pods less so that `NANNY_BYTES` are left, but never less than half.
+    """
+    if not pod_memory:
+        return "auto"
+    size = _size(pod_memory)
+    return int(max(min(MEMORY_FRACTION * size, size - NANNY_BYTES), size / 2))
 
 
 def spill_limit_bytes(space: str | None) -> int | bool:

@@ -54,7 +54,7 @@ def scheduler(start: Start) -> tuple[subprocess.Popen[bytes], str]:
 def work(start: Start, address: str, name: str) -> subprocess.Popen[bytes]:
     """A `dhs worker` for a scheduler."""
     variables = {"DASK_SCHEDULER_ADDRESS": address, "DASK_WORKER_NAME": name}
-    return start("pipeline.entry", "worker", **variables, DHS_WORKER_MEMORY_LIMIT="1Gi", DHS_WORKER_SPACE="1Gi")
+    return start("pipeline.entry", "worker", **variables, DHS_WORKER_MEMORY_LIMIT="2Gi", DHS_WORKER_SPACE="1Gi")
 
 
 def test_end_of_a_worker_has_its_exit_code(
@@ -70,7 +70,7 @@ def test_end_of_a_worker_has_its_exit_code(
         second = work(start, address, "second")
         client.wait_for_workers(2, timeout=240)
         info = client.scheduler_info(n_workers=-1)["workers"].values()
-        assert {worker["memory_limit"] for worker in info} == {int(0.88 * 2**30)}
+        assert {worker["memory_limit"] for worker in info} == {3 * 2**29}
         first.send_signal(signal.SIGTERM)
         assert first.wait(timeout=60) == 143
         # Kept, not made again: the process that made it is gone.

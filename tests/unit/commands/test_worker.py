@@ -31,8 +31,10 @@ def test_environment_of_a_pod_becomes_settings(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_limits_are_fractions_of_what_the_pod_may_use() -> None:
-    """Memory 0.88 of the pod's limit, spill 0.8 of the folder's; without limits Dask decides."""
-    assert memory_limit_bytes("4Gi") == int(0.88 * 2**32)
+    """Memory 0.88 of the pod's limit, spill 0.8 of the folder's; small pods keep room for the nanny."""
+    assert memory_limit_bytes("8Gi") == int(0.88 * 2**33)
+    assert memory_limit_bytes("2Gi") == 2**31 - 2**29
+    assert memory_limit_bytes("768Mi") == 384 * 2**20
     assert spill_limit_bytes("10G") == 8_000_000_000
     assert (memory_limit_bytes(None), spill_limit_bytes(None)) == ("auto", False)
     with pytest.raises(ConfigError, match="expected a size such as 2GiB"):
