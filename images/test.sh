@@ -133,8 +133,9 @@ verify() {
 assert_outputs() {
   in_image worker python -c "
 import json, s3fs
+from pipeline.storage.locations import CHECKPOINT_FILE
 files, run = s3fs.S3FileSystem(endpoint_url='$ENDPOINT'), '$BUCKET/runs/$1'
-wanted = ('run.json', 'gates.json', '_SUCCESS', 'report/index.html', 'training/checkpoint.pt', 'training/_SUCCESS')
+wanted = ['run.json', 'gates.json', '_SUCCESS', 'report/index.html', 'training/' + CHECKPOINT_FILE, 'training/_SUCCESS']
 missing = [name for name in wanted if not files.exists(f'{run}/{name}')]
 if missing:
     raise SystemExit(f'{run}: expected a finished run, missing {missing}')

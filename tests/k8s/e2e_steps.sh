@@ -128,7 +128,11 @@ install_operator() {
     "$KUBECTL" apply --server-side --filename "$chart/crds"
     "$KUBECTL" label --filename "$chart/crds" --overwrite "$MADE_HERE"
   fi
-  "$HELM" upgrade --install "$OPERATOR" "$chart" --namespace "$OPERATOR_NAMESPACE" --create-namespace --skip-crds \
+  if ! "$KUBECTL" get namespace "$OPERATOR_NAMESPACE" >/dev/null 2>&1; then
+    "$KUBECTL" create namespace "$OPERATOR_NAMESPACE"
+    "$KUBECTL" label namespace "$OPERATOR_NAMESPACE" "$MADE_HERE"
+  fi
+  "$HELM" upgrade --install "$OPERATOR" "$chart" --namespace "$OPERATOR_NAMESPACE" --skip-crds \
     --values tests/k8s/values-operator.yaml --set-string "image.name=$(operator_name)" \
     --set-string "image.tag=$(operator_tag)" --set "image.pullPolicy=$PULL_POLICY" \
     --set-string "kopfArgs={--namespace=$NAMESPACE}" --wait --timeout 5m
@@ -325,9 +329,10 @@ assert_no_cluster() {
 assert_outputs() {
   in_cluster e2e-outputs 300 python -c "
 import json, s3fs
+from pipeline.storage.locations import CHECKPOINT_FILE
 files = s3fs.S3FileSystem(endpoint_url='$ENDPOINT' or None, client_kwargs={'region_name': '$S3_REGION'})
 run = '${ROOT#s3://}/runs/$1'
-wanted = ('run.json', 'gates.json', '_SUCCESS', 'report/index.html', 'training/checkpoint.pt', 'training/_SUCCESS')
+wanted = ['run.json', 'gates.json', '_SUCCESS', 'report/index.html', 'training/' + CHECKPOINT_FILE, 'training/_SUCCESS']
 missing = [name for name in wanted if not files.exists(f'{run}/{name}')]
 if missing:
     raise SystemExit(f'{run}: expected a finished run, missing {missing}')
@@ -376,4 +381,5 @@ remove_rest() {
     "$HELM" uninstall "$OPERATOR" --namespace "$OPERATOR_NAMESPACE" --wait --timeout 5m
   fi
   "$KUBECTL" delete crd --selector "$MADE_HERE" --timeout 120s
+  "$KUBECTL" delete namespace --selector "$MADE_HERE" --timeout 120s
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+
+from pipeline.storage.locations import CHECKPOINT_FILE, Location, RunLayout
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -128,6 +131,17 @@ def test_own_objects_are_valid_and_as_restricted_as_pods_can_be() -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
+
+
+@pytest.mark.parametrize("script", ["tests/k8s/e2e_steps.sh", "images/test.sh"])
+def test_outputs_that_are_demanded_are_those_of_a_run(script: str) -> None:
+    """The names are said twice, here by the layout of a run."""
+    (line,) = re.findall(r"^wanted = \[(.*)\]", (REPOSITORY / script).read_text(), re.MULTILINE)
+    found = [part.replace("' + CHECKPOINT_FILE", CHECKPOINT_FILE).strip("'") for part in line.split(", ")]
+    layout = RunLayout(Location("/run"))
+    places = [layout.record, layout.gates, layout.success, layout.report.join("index.html"), layout.checkpoint]
+    places.append(layout.training.join("_SUCCESS"))
+    assert set(found) == {place.path.removeprefix("/run/") for place in places}
 
 
 def test_pods_for_podman_keep_what_they_are_made_of() -> None:
