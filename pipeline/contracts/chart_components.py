@@ -241,9 +241,7 @@ class Toggle(ChartSection):
 class Prometheus(ChartSection):
     """Metrics of the scheduler."""
 
-    enabled: bool = Field(
-        default=False, description="annotate the scheduler's pod"
-    )
+    enabled: bool = Field(default=False, description="annotate the scheduler's pod")
 
 
 class DashboardIngress(ChartSection):

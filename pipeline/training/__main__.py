@@ -11,7 +11,6 @@ import argparse
 import importlib.metadata
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -128,8 +127,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="URL", help="folder that the results go to")
     options = parser.parse_args(arguments)
     configure_logging()
-    # cuBLAS is deterministic only with a fixed workspace, read when the GPU is first used.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     stop = StopSignal()
     try:
         config = load_config(options.config)

@@ -47,7 +47,7 @@ def degrade_centres(stamps: Tensor, row: Tensor, training: TrainingSection, seed
     draw = keyed_uniforms(seed, row, PURPOSE_CENTRE, epoch, 2)
     kind = torch.where(draw[:, 0] < probability, (draw[:, 1] * len(section.kinds)).floor(), -1.0)
     box = _core_box(stamps.shape[-1], section)
-    share = (strength * core_blend(stamps.shape[-1], section)[box, box]).to(stamps.device)
+    share = (strength * core_blend(stamps.shape[-1], section)[box, box]).to(stamps.device, non_blocking=True)
     core = stamps[:, :, box, box]
     degraded_core = core
     for index, name in enumerate(section.kinds):
@@ -88,5 +88,5 @@ def _blurred(stamps: Tensor, box: slice, sigma_px: float) -> Tensor:
     """(example, band, y, x) the box of the stamps under a Gaussian, which is normalised inside the stamp."""
     place = torch.arange(stamps.shape[-1], dtype=torch.float64)
     weight = torch.exp(-0.5 * ((place[box, None] - place[None, :]) / sigma_px) ** 2)
-    weight = (weight / weight.sum(dim=1, keepdim=True)).to(stamps)
+    weight = (weight / weight.sum(dim=1, keepdim=True)).to(stamps, non_blocking=True)
     return weight @ stamps @ weight.T

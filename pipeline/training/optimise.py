@@ -1,9 +1,10 @@
-"""The optimiser and the learning rate of every step."""
+"""The optimiser, the learning rate of every step, and the moving average of the weights."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn, optim
 
 from pipeline.contracts.network_config import ScheduleSection
@@ -46,3 +47,14 @@ def learning_rate(step: int, steps_per_epoch: int, n_steps: int, peak: float, sc
     progress = (step - warmup) / (n_steps - warmup)
     share = 0.5 * (1.0 + math.cos(math.pi * progress))
     return peak * (schedule.final_fraction + (1.0 - schedule.final_fraction) * share)
+
+
+def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move an average of weights towards a network's: a <- d a + (1 - d) w, d = min(decay, (1 + step) / (10 + step)).
+
+    The first steps count more, so that the initial weights are forgotten.
+    """
+    kept = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
+            mean.lerp_(weight, 1.0 - kept)

@@ -55,7 +55,8 @@ def normalised(stamps: Tensor, spec: PreprocessSection) -> tuple[Tensor, Tensor]
     Raises:
         ConfigError: the annulus holds fewer than 32 pixels.
     """
-    inside = torch.tensor(_annulus_places(stamps.shape[-1], spec.annulus_px), device=stamps.device)
+    places = torch.tensor(_annulus_places(stamps.shape[-1], spec.annulus_px))
+    inside = places.to(stamps.device, non_blocking=True)
     ring = stamps.flatten(2).index_select(2, inside)
     median = _median(ring)
     mad = _median((ring - median).abs())

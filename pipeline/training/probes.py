@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -309,8 +308,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True, help=what)
     options = parser.parse_args(arguments)
     configure_logging()
-    # cuBLAS is deterministic only with a fixed workspace, read when the GPU is first used.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         config = load_config(options.config)
         where = (config.run.region, config.run.endpoint_url)

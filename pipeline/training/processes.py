@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -32,13 +32,15 @@ class World:
     rank: int = 0
     size: int = 1
 
-    def total(self, values: Sequence[float]) -> list[float]:
-        """Sums over the processes, in float64, the same everywhere; NaN if one of them has NaN."""
-        if self.size == 1:
-            return list(values)
-        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(summed)
-        return [float(value) for value in summed.tolist()]
+    def summed(self, values: Tensor) -> Tensor:
+        """Sums over the processes, the same everywhere; NaN if one of them has NaN.
+
+        Args:
+            values: on the device, which is not waited for; overwritten.
+        """
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
 
     def gather(self, value: Any) -> list[Any]:
         """What every process passes, by rank, on all of them."""
@@ -83,12 +85,25 @@ def configure_torch(threads: int, deterministic: bool = True, local_rank: int = 
     """Set threads and algorithms for this process; return the GPU of a local rank if there is one, else the CPU."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        # cuBLAS is deterministic only with a fixed workspace; read when the GPU is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.backends.cudnn.benchmark = not deterministic
     device = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def on_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Numbers on their way to the host, and what to wait for before they are read; None if they are there."""
+    if values.device.type != "cuda":
+        return values, None
+    arrived = values.to("cpu", non_blocking=True)
+    event: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return arrived, event
 
 
 def launch(command: Sequence[str], processes: int) -> int:

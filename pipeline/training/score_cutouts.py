@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -102,7 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="URL", help="parquet file that the scores go to")
     options = parser.parse_args(arguments)
     configure_logging()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         config = load_config(options.config)
         where = {"region": config.run.region, "endpoint_url": config.run.endpoint_url}

@@ -11,11 +11,14 @@ import copy
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,14 +34,16 @@ from pipeline.training.history import EpochRecord
 from pipeline.training.losses import example_losses, mean_loss
 from pipeline.training.models.catalogue import build_network
 from pipeline.training.models.staged import StagedNetwork, placed
-from pipeline.training.optimise import build_optimiser, learning_rate, set_learning_rate
+from pipeline.training.optimise import build_optimiser, learning_rate, set_learning_rate, update_average
 from pipeline.training.preprocess import normalised, unusable_text
-from pipeline.training.processes import World
+from pipeline.training.processes import World, on_host
 from pipeline.training.scan import scan_split
 from pipeline.training.scorer import Scorer
 from pipeline.training.state import Progress, pack_state, unpack_state
 
 VALIDATION_FPRS = (0.01, 0.001)
+# Steps that a GPU is ahead of what is known of it: it never idles while the next one is put together.
+STEPS_AHEAD = 1
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +67,26 @@ class TrainingResult:
     scorer: Scorer
 
 
+@dataclass(frozen=True)
+class Launched:
+    """A step that was given to the device.
+
+    Attributes:
+        number: of the batch.
+        found: (4) float64 over all processes: sum of the losses, examples, processes told to stop; and the gradient's
+            norm. On the host once `ready` was reached.
+        ready: None where the host computes.
+        stamps: of this process, raw, as long as the step is not settled. [nmgy]
+        row: of the cube.
+    """
+
+    number: int
+    found: Tensor
+    ready: torch.cuda.Event | None
+    stamps: Tensor | None
+    row: NDArray[np.int64]
+
+
 def train(
     feeds: Mapping[str, SplitFeed],
     training: TrainingSection,
@@ -80,7 +105,7 @@ def train(
         world: device and processes.
         state_file: where the state is kept after every epoch and when told to stop, and found again; None for nowhere.
         identity: what the training is of; a state of something else is not used.
-        must_stop: asked after every step of any process.
+        must_stop: asked in every step of any process; on a GPU one step more is done.
 
     Raises:
         StoppedError: told to stop; the state is stored.
@@ -121,6 +146,7 @@ class Trainer:
         if training.compile:
             self.stepped = torch.compile(self.stepped)  # type: ignore[assignment]
         self.steps_per_epoch = math.ceil(len(self.feed) / training.batch_size)
+        self.steps_ahead = STEPS_AHEAD if world.device.type == "cuda" else 0
         self.is_bf16 = training.amp == "bf16" or (
             training.amp == "auto" and world.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
@@ -150,16 +176,18 @@ class Trainer:
         batches = self.feed.shuffled(
             training.batch_size, self.seed, progress.epoch, world.rank, world.size, progress.batch
         )
+        launched: deque[Launched] = deque()
+        stops = False
         for number in range(progress.batch, self.steps_per_epoch):
             started = time.perf_counter()
             batch = next(batches, None)
-            waited = time.perf_counter() - started
+            progress.wait_s += time.perf_counter() - started
             step = progress.epoch * self.steps_per_epoch + number
             rate = learning_rate(step, self.steps_per_epoch, n_steps, training.learning_rate, training.schedule)
             set_learning_rate(self.optimiser, rate)
-            stops = self._step(batch, number)
-            progress.batch = number + 1
-            progress.wait_s += waited
+            launched.append(self._step(batch, number))
+            while launched and (stops or number + 1 == self.steps_per_epoch or len(launched) > self.steps_ahead):
+                stops = self._settle(launched.popleft()) or stops
             progress.trained_s += time.perf_counter() - started
             if stops:
                 self._store()
@@ -169,39 +197,50 @@ class Trainer:
                 f"epoch {progress.epoch}: {progress.n_seen} examples were seen, expected {len(self.feed)}"
             )
 
-    def _step(self, batch: Batch | None, number: int) -> bool:
-        """One step of all processes; True if one of them was told to stop."""
+    def _step(self, batch: Batch | None, number: int) -> Launched:
+        """One step of all processes, given to the device."""
         training, world, progress = self.training, self.world, self.progress
         n_examples = min(training.batch_size, len(self.feed) - number * training.batch_size)
-        n_mine = 0 if batch is None else len(batch)
+        stamps = None if batch is None or not len(batch) else batch.stamps.to(world.device, non_blocking=True)
         self.optimiser.zero_grad()
-        loss = self._no_loss() if batch is None or not n_mine else self._loss(batch)
+        loss = self._no_loss() if batch is None or stamps is None else self._loss(stamps, batch)
         # DDP averages the gradients of the processes; the step is that of the mean over all examples.
         torch.autograd.backward(loss * (world.size / n_examples))
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), training.optimiser.gradient_norm_max)
-        loss_sum, n_seen, n_stops = world.total([loss.item(), n_mine, float(self.must_stop())])
-        if not math.isfinite(loss_sum) or not math.isfinite(norm.item()):
-            raise VerificationError(
-                f"epoch {progress.epoch}, batch {number}: loss {loss_sum / n_examples}, gradient norm {norm.item()}; "
-                f"expected finite{self._reason(batch)}"
-            )
+        counts = (0 if batch is None else len(batch), float(self.must_stop()))
+        sums = world.summed(torch.cat([loss.detach().double().reshape(1), self._on_device(torch.tensor(counts))]))
+        found, ready = on_host(torch.cat([sums, norm.double().reshape(1)]))
         self.optimiser.step()
         if self.average is not None and training.ema_decay is not None:
             done = progress.epoch * self.steps_per_epoch + number
             update_average(self.average, self.network, training.ema_decay, done)
+        return Launched(number, found, ready, stamps, np.empty(0, np.int64) if batch is None else batch.row)
+
+    def _settle(self, step: Launched) -> bool:
+        """Wait for a step, judge and count it; True if a process was told to stop."""
+        progress = self.progress
+        if step.ready is not None:
+            step.ready.synchronize()
+        loss_sum, n_seen, n_stops, norm = step.found.tolist()
+        if not math.isfinite(loss_sum) or not math.isfinite(norm):
+            n_examples = min(self.training.batch_size, len(self.feed) - step.number * self.training.batch_size)
+            raise VerificationError(
+                f"epoch {progress.epoch}, batch {step.number}: loss {loss_sum / n_examples}, gradient norm {norm}; "
+                f"expected finite{self._reason(step)}"
+            )
+        progress.batch = step.number + 1
         progress.loss_sum += loss_sum
         progress.n_seen += int(n_seen)
         return n_stops > 0
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, raw: Tensor, batch: Batch) -> Tensor:
         """Sum over the batch of weight times loss; NaN with an unusable stamp."""
-        training, device, epoch = self.training, self.world.device, self.progress.epoch
-        label, weight = (values.to(device, non_blocking=True) for values in (batch.label, batch.weight))
-        row = torch.from_numpy(batch.row).to(device)
-        stamps, usable = normalised(batch.stamps.to(device, non_blocking=True), training.preprocess)
+        training, epoch = self.training, self.progress.epoch
+        label, weight, row = map(self._on_device, (batch.label, batch.weight, torch.from_numpy(batch.row)))
+        stamps, usable = normalised(raw, training.preprocess)
         stamps = degrade_centres(stamps, row, training, self.seed, epoch)
         stamps = augment(stamps, row, training.augment, training.preprocess.clip, self.seed, epoch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bf16):
+        with torch.autocast(raw.device.type, torch.bfloat16, enabled=self.is_bf16):
             logit = self.stepped(stamps, self._beside(batch.features))
         losses = example_losses(logit.float(), label, training.loss) * weight
         return torch.where(usable, losses, torch.nan).sum()
@@ -216,16 +255,20 @@ class Trainer:
     def _beside(self, features: Tensor) -> Tensor | None:
         if self.features is None:
             return None
-        return torch.from_numpy(self.features.standardised(features.numpy())).to(self.world.device)
+        return self._on_device(torch.from_numpy(self.features.standardised(features.numpy())))
 
-    def _reason(self, batch: Batch | None) -> str:
-        if batch is None:
+    def _on_device(self, values: Tensor) -> Tensor:
+        """A few numbers on the device, which is not waited for."""
+        return values.to(self.world.device, non_blocking=True)
+
+    def _reason(self, step: Launched) -> str:
+        if step.stamps is None:
             return ""
-        _, usable = normalised(batch.stamps, self.training.preprocess)
+        _, usable = normalised(step.stamps, self.training.preprocess)
         if bool(usable.all()):
             return ""
-        rows = batch.row[~usable.numpy()][:5].tolist()
-        return f"; {unusable_text(batch.stamps, usable, self.training.preprocess)}, rows {rows} of the cube"
+        rows = step.row[~usable.cpu().numpy()][:5].tolist()
+        return f"; {unusable_text(step.stamps, usable, self.training.preprocess)}, rows {rows} of the cube"
 
     def _finish_epoch(self) -> None:
         """Validate, record, keep the weights if they are the best."""
@@ -299,17 +342,6 @@ def is_better(record: EpochRecord, best: EpochRecord | None, metric: str) -> boo
     if value is None:
         raise VerificationError(f"training.select_by {metric}: the validation split has too few negatives for it")
     return best is None or (value, -record.val_loss) > (best.value(metric), -best.val_loss)
-
-
-def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Move an average of weights towards a network's: a <- d a + (1 - d) w, d = min(decay, (1 + step) / (10 + step)).
-
-    The first steps count more, so that the initial weights are forgotten.
-    """
-    kept = min(decay, (1 + step) / (10 + step))
-    with torch.no_grad():
-        for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
-            mean.lerp_(weight, 1.0 - kept)
 
 
 def _on_cpu(network: nn.Module) -> dict[str, Tensor]:

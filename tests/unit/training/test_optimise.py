@@ -1,4 +1,4 @@
-"""The learning rate of every step, and the optimisers."""
+"""The learning rate of every step, the optimisers and the average of the weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from pipeline.contracts.network_config import ScheduleSection
 from pipeline.contracts.training_config import TrainingSection
-from pipeline.training.optimise import build_optimiser, learning_rate, set_learning_rate
+from pipeline.training.optimise import build_optimiser, learning_rate, set_learning_rate, update_average
 
 
 def test_rate_warms_up_and_then_falls() -> None:
@@ -42,3 +42,14 @@ def test_optimiser_is_the_configured_one(kind: str, expected: type) -> None:
     assert optimiser.param_groups[0]["weight_decay"] == 0.25
     set_learning_rate(optimiser, 0.5)
     assert optimiser.param_groups[0]["lr"] == 0.5
+
+
+def test_average_forgets_the_initial_weights() -> None:
+    """The first update moves nine tenths of the way; later ones a share of 1 - decay."""
+    average, network = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    average.weight.data.fill_(0.0)
+    network.weight.data.fill_(1.0)
+    update_average(average, network, 0.99, 0)
+    assert average.weight.item() == pytest.approx(0.9)
+    update_average(average, network, 0.99, 10**6)
+    assert average.weight.item() == pytest.approx(0.901)
