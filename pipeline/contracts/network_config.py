@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.contracts.priors import Positive, Section
 
@@ -17,10 +17,19 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 class NetworkSection(Section):
     """The network; `dhs models` lists them."""
 
-    name: Literal["lens_resnet", "bottleneck_resnet", "resnet18", "efficientnet_v2_s"] = "lens_resnet"
+    name: (
+        Literal["lens_resnet", "bottleneck_resnet", "resnet18", "efficientnet_v2_s"]
+        | Annotated[str, Field(pattern=r"^timm:[a-z0-9_]+$")]
+    ) = Field(default="lens_resnet", description="timm:NAME is a convolutional network of timm, where it is installed")
     base_channels: Annotated[int, Field(ge=4, le=256)] | None = Field(
         default=None, description="channels of the first stage, which all others follow; null is the published width"
     )
+
+    @model_validator(mode="after")
+    def _width_is_ours(self) -> NetworkSection:
+        if self.name not in NETWORKS and self.base_channels is not None:
+            raise ValueError(f"base_channels is of {', '.join(NETWORKS)}; {self.name} has the width of its name")
+        return self
 
 
 class LossSection(Section):

@@ -231,7 +231,7 @@ class Trainer:
         progress.batch = step.number + 1
         progress.loss_sum += loss_sum
         progress.n_seen += int(n_seen)
-        return n_stops > 0
+        return bool(n_stops > 0)
 
     def _loss(self, raw: Tensor, batch: Batch) -> Tensor:
         """Sum over the batch of weight times loss; NaN with an unusable stamp."""

@@ -10,6 +10,7 @@ from pipeline.training.models.efficientnet import EfficientNetV2S
 from pipeline.training.models.lens_resnet import LensResNet
 from pipeline.training.models.resnet18 import ResNet18
 from pipeline.training.models.staged import StagedNetwork
+from pipeline.training.models.timm_network import PREFIX, TimmNetwork
 
 _BUILDERS: dict[str, Callable[..., StagedNetwork]] = {
     "lens_resnet": LensResNet,
@@ -26,7 +27,12 @@ def build_network(section: NetworkSection, n_bands: int, n_features: int = 0) ->
         section: name and width.
         n_bands: bands of a stamp.
         n_features: numbers that the head sees beside the maps' means.
+
+    Raises:
+        ConfigError: a network of timm that cannot be had.
     """
+    if section.name.startswith(PREFIX):
+        return TimmNetwork(section.name.removeprefix(PREFIX), n_bands, n_features)
     widths = {} if section.base_channels is None else {"base_channels": section.base_channels}
     return _BUILDERS[section.name](n_bands, n_features=n_features, **widths)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
+from pydantic import ValidationError
+from torch import nn
 
+from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.network_config import NETWORKS, NetworkSection
 from pipeline.training.models.bottleneck_resnet import BottleneckResNet
 from pipeline.training.models.catalogue import build_network, count_parameters
@@ -12,6 +17,7 @@ from pipeline.training.models.efficientnet import EfficientNetV2S
 from pipeline.training.models.lens_resnet import LensResNet
 from pipeline.training.models.resnet18 import ResNet18
 from pipeline.training.models.staged import placed
+from pipeline.training.models.timm_network import replace_layers
 
 CPU = torch.device("cpu")
 # Widths small enough for a test, by network.
@@ -77,3 +83,36 @@ def test_other_bands_and_sizes_work() -> None:
     """One band and 48 px, five bands and 40 px."""
     for n_bands, size in ((1, 48), (5, 40)):
         assert narrow("bottleneck_resnet", n_bands=n_bands)(torch.randn(2, n_bands, size, size)).shape == (2,)
+
+
+def test_batches_and_chance_are_taken_out_of_foreign_networks() -> None:
+    """Groups in their place, an activation that was tied to them kept; a stamp's logit is its own, in training too."""
+    tied = nn.BatchNorm2d(8)
+    tied.act = nn.ReLU()
+    body = nn.Sequential(
+        nn.Conv2d(3, 8, 3), tied, nn.Sequential(nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6), nn.Dropout(0.5))
+    )
+    replace_layers(body)
+    kinds = [type(part) for part in body.modules()]
+    assert kinds.count(nn.GroupNorm) == 2
+    assert kinds.count(nn.ReLU) == 1
+    assert not {nn.BatchNorm2d, nn.Dropout} & set(kinds)
+    stamps = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(body.train()(stamps)[1:2], body(stamps[1:2]))
+
+
+def test_networks_of_timm_are_built_where_it_is_installed() -> None:
+    """Without the package, with an unknown name or without maps: an error that says so; a width is not taken."""
+    section = NetworkSection(name="timm:resnet10t")
+    with pytest.raises(ValidationError, match="has the width of its name"):
+        NetworkSection(name="timm:resnet10t", base_channels=8)
+    if importlib.util.find_spec("timm") is None:
+        with pytest.raises(ConfigError, match="timm:resnet10t needs the package timm"):
+            build_network(section, 3)
+        return
+    network = placed(build_network(section, 3, n_features=2), CPU)
+    stamps, beside = torch.randn(3, 3, 64, 64), torch.randn(3, 2)
+    torch.testing.assert_close(network(stamps[:1], beside[:1]), network(stamps, beside)[:1], rtol=1e-4, atol=1e-5)
+    for name, reason in (("no_such_network", "Unknown model"), ("vit_tiny_patch16_224", "expected maps")):
+        with pytest.raises(ConfigError, match=reason):
+            build_network(NetworkSection(name=f"timm:{name}"), 3)
