@@ -3,9 +3,9 @@
     python benchmarks/gpu.py [--rows 20000] [--networks resnet18 efficientnet_v2_s] [--batch-size 512]
 
 Writes a synthetic training cube of random 64-px stamps in three bands into a temporary folder, trains one epoch to warm
-up and --epochs more, once from the cube through the feed and once with one batch that stays on the device. bf16 where
-the device has it. Prints samples per second, their ratio, and the share of time that the loop waited for batches.
-Runs on a CPU too; the device's name stands in the first line.
+up and --epochs more, once from the cube through the feed and once with one batch that stays on the device; bf16 where
+the device has it. Gives samples per second, their ratio, and the share of time that the loop waited for batches, with
+page-locked and with ordinary buffers, as a table that replaces the one in docs/performance.md if there is a GPU.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from pipeline.training.processes import World, configure_torch
 from pipeline.training.train import train
 
 SIZE_PX, BANDS, SHARD_ROWS = 64, ("g", "r", "z"), 1024
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+BEGIN, END = "<!-- table of benchmarks/gpu.py -->", "<!-- end of the table -->"
 
 
 class StandingFeed:
@@ -52,7 +54,7 @@ class StandingFeed:
 
 
 def main() -> None:
-    """Print one line per network."""
+    """Print the table, and put it into its page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--networks", nargs="+", default=["resnet18", "efficientnet_v2_s"])
@@ -61,32 +63,57 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--folder", help="where the cube is written; a temporary folder if not given")
+    parser.add_argument("--write", type=Path, help="page whose table is replaced; with a GPU docs/performance.md")
     options = parser.parse_args()
     device = configure_torch(options.threads, deterministic=False)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {platform.machine()}"
-    print(f"{name}, {options.threads} threads; batches of {options.batch_size}, {SIZE_PX} px, {len(BANDS)} bands")
-    print(f"{'network':20s} {'from cube /s':>14s} {'on device /s':>14s} {'ratio':>7s} {'waiting':>8s}")
+    is_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_gpu else f"CPU, {platform.machine()}"
+    numbers = "bf16" if is_gpu and torch.cuda.is_bf16_supported() else "float32"
+    shape = f"batches of {options.batch_size}, {SIZE_PX} px, {len(BANDS)} bands"
+    lines = [
+        f"{name}, torch {torch.__version__}: {shape}, {numbers}{', compiled' * options.compile}.",
+        "",
+        "| network | batches in | on the device /s | from the cube /s | ratio | waiting |",
+        "|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         cube = write_cube(Path(folder), options.rows)
         for network in options.networks:
-            section = TrainingSection.model_validate(
-                {
-                    "epochs": 1 + options.epochs,
-                    "batch_size": options.batch_size,
-                    "network": {"name": network},
-                    "deterministic": False,
-                    "compile": options.compile,
-                    "feed": {"order": "global", "pinned": device.type == "cuda"},
-                }
-            )
-            feeds = open_feed(cube, section.feed)
-            standing = {"train": StandingFeed(feeds["train"], options.batch_size, device), "val": feeds["val"]}
-            fed, free = (train(given, section, 1, World(device)).history[1:] for given in (feeds, standing))
-            rates = [float(np.median([record.samples_per_s for record in history])) for history in (fed, free)]
-            waiting = float(np.median([record.data_wait_fraction for record in fed]))
-            print(
-                f"{network:20s} {rates[0]:14.0f} {rates[1]:14.0f} {rates[0] / rates[1]:7.3f} {waiting:8.3f}", flush=True
-            )
+            for pinned in (True, False) if is_gpu else (False,):
+                lines.append(measured(cube, network, pinned, options, device))
+                print(lines[-1], flush=True)
+    page = options.write or (PAGE if is_gpu else None)
+    if page is not None:
+        page.write_text(with_table(page.read_text(encoding="utf-8"), lines), encoding="utf-8")
+
+
+def measured(cube: PublishedCube, network: str, pinned: bool, options: argparse.Namespace, device: torch.device) -> str:
+    """A line of the table."""
+    section = TrainingSection.model_validate(
+        {
+            "epochs": 1 + options.epochs,
+            "batch_size": options.batch_size,
+            "network": {"name": network},
+            "deterministic": False,
+            "compile": options.compile,
+            "feed": {"order": "global", "pinned": pinned},
+        }
+    )
+    feeds = open_feed(cube, section.feed)
+    standing = {"train": StandingFeed(feeds["train"], options.batch_size, device), "val": feeds["val"]}
+    fed, free = (train(given, section, 1, World(device)).history[1:] for given in (feeds, standing))
+    rates = [float(np.median([record.samples_per_s for record in history])) for history in (fed, free)]
+    waiting = float(np.median([record.data_wait_fraction for record in fed]))
+    memory = "page-locked memory" if pinned else "ordinary memory"
+    return f"| {network} | {memory} | {rates[1]:.0f} | {rates[0]:.0f} | {rates[0] / rates[1]:.3f} | {waiting:.3f} |"
+
+
+def with_table(text: str, lines: list[str]) -> str:
+    """A page with these lines between its two marks."""
+    before, rest = text.split(BEGIN, 1)
+    _, after = rest.split(END, 1)
+    return before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after
 
 
 def write_cube(folder: Path, n_rows: int) -> PublishedCube:
@@ -94,7 +121,7 @@ def write_cube(folder: Path, n_rows: int) -> PublishedCube:
     sizes = {"sample": n_rows, "band": len(BANDS), "y": SIZE_PX, "x": SIZE_PX}
     shape, location = CubeShape(sizes, SHARD_ROWS, 16), Location(str(folder / "cube"))
     create_cube(location, TRAINING, shape)
-    generator = np.random.default_rng(0)
+    generator, period = np.random.default_rng(0), min(100, n_rows // 10)
     for shard in range(shape.n_shards):
         rows = np.arange(shape.rows(shard).start, shape.rows(shard).stop)
         part = {}
@@ -106,7 +133,7 @@ def write_cube(folder: Path, n_rows: int) -> PublishedCube:
             part[variable.name] = (variable.dims, values)
         part["role"][1][:] = ROLES.index("pair")
         part["split"][1][:] = np.select(
-            [rows % 100 == 0, rows % 100 == 1], [SPLITS.index("val"), SPLITS.index("test")], SPLITS.index("train")
+            [rows % period == 0, rows % period == 1], [SPLITS.index("val"), SPLITS.index("test")], SPLITS.index("train")
         )
         write_cube_shard(location, TRAINING, shape, shard, xr.Dataset(part))
     publish_cube(location, cube_attributes(TRAINING, shape, {"bands": list(BANDS), "plan_sha256": "p"}))

@@ -52,7 +52,7 @@ class FeatureMaps(nn.Module):
 
 
 def replace_layers(body: nn.Module) -> None:
-    """Put groups in the place of batches, with the activation that timm ties to them, and nothing in that of dropout."""
+    """Put groups in the place of batches, with the activation that timm ties to them, and nothing where dropout was."""
     for name, child in body.named_children():
         if isinstance(child, nn.BatchNorm2d):
             tied = getattr(child, "act", None)
