@@ -18,6 +18,8 @@ from pipeline.contracts.survey import BAD_PIXEL_MASK, MAD_TO_SIGMA, PSFSIZE_RANG
 
 # Inner radius of the sky ring as a fraction of the stamp size.
 SKY_RING_INNER = 24.0 / 64.0
+# Stamps whose rings fit into a processor's cache together.
+_STAMPS_AT_ONCE = 16
 _REASON = {name: code for code, name in enumerate(REJECT_REASONS)}
 
 
@@ -80,12 +82,21 @@ def sky_sigma(image: NDArray[np.float32]) -> NDArray[np.float32]:
     size = image.shape[-1]
     offset = np.arange(size) - size // 2
     ring = np.hypot(offset[:, None], offset[None, :]) >= SKY_RING_INNER * size
-    values = image[..., ring].astype(np.float64)
-    values = np.where(np.isfinite(values), values, np.nan)
+    sigma = np.empty(image.shape[:2], np.float32)
+    for first in range(0, len(image), _STAMPS_AT_ONCE):
+        block = slice(first, first + _STAMPS_AT_ONCE)
+        sigma[block] = _sigma_of(image[block][..., ring].astype(np.float64))
+    return sigma
+
+
+def _sigma_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1.4826 MAD over the last axis; values are overwritten."""
+    values[~np.isfinite(values)] = np.nan
     empty = np.isnan(values).all(axis=-1)
     values[empty] = 0.0
-    sigma = MAD_TO_SIGMA * _known_median(np.abs(values - _known_median(values)[..., None]))
-    return np.where(empty, np.nan, sigma).astype(np.float32)
+    sigma: NDArray[np.float64] = MAD_TO_SIGMA * _known_median(np.abs(values - _known_median(values)[..., None]))
+    sigma[empty] = np.nan
+    return sigma
 
 
 def _known_median(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -42,6 +42,9 @@ from pipeline.stages.sampling import Pilot
 
 # Share of an arc's flux that its band limit may leave in a pixel without any, with a margin.
 _ROUNDING = 1e-5
+_HOST_INPUTS = (
+    "brickname", "ebv_mag", "psfsize_arcsec", "psfdepth_r_mag", "centre_dx_px", "centre_dy_px", "invvar", "maskbits",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,21 +119,20 @@ class Injector:
 
     def host(self, cutouts: xr.Dataset, index: int, task_key: np.uint64) -> Host | str:
         """Prepare one row of a cutouts shard for rendering; the reject reason if it lacks a number it needs."""
-        ebv = float(cutouts["ebv_mag"].to_numpy()[index])
+        # Variables hold their arrays; to build a DataArray for every number of a row costs more than its arc.
+        row = {name: cutouts.variables[name].values[index] for name in _HOST_INPUTS}
+        ebv = float(row["ebv_mag"])
         dimmed = self.config.injection.extinction
         if dimmed and not math.isfinite(ebv):
             return "ebv_missing"
-        psfsize_arcsec = cutouts["psfsize_arcsec"].to_numpy()[index]
-        psf = self.renderer.psf(psfsize_arcsec, str(cutouts["brickname"].to_numpy()[index]))
+        psfsize_arcsec = row["psfsize_arcsec"]
+        psf = self.renderer.psf(psfsize_arcsec, str(row["brickname"]))
         if isinstance(psf, str):
             return psf
-        centre_px = (
-            float(cutouts["centre_dx_px"].to_numpy()[index]),
-            float(cutouts["centre_dy_px"].to_numpy()[index]),
-        )
+        centre_px = (float(row["centre_dx_px"]), float(row["centre_dy_px"]))
         size = self.config.survey.stamp_size_px
-        invvar = cutouts["invvar"].to_numpy()[index, self.metric_band]
-        depth_mag = float(cutouts["psfdepth_r_mag"].to_numpy()[index])
+        invvar = row["invvar"][self.metric_band]
+        depth_mag = float(row["psfdepth_r_mag"])
         has_depth = self.bands[self.metric_band] == "r" and math.isfinite(depth_mag)
         sigma_pix_nmgy = (
             float(sigma_pix_from_depth(depth_mag, psfsize_arcsec[self.metric_band], PIXEL_SCALE_ARCSEC))
@@ -139,7 +141,7 @@ class Injector:
         )
         return Host(
             noise=host_noise(
-                good_weight(invvar, cutouts["maskbits"].to_numpy()[index], BAD_PIXEL_MASK),
+                good_weight(invvar, row["maskbits"], BAD_PIXEL_MASK),
                 annulus_mask(size, size // 2 + centre_px[0], size // 2 + centre_px[1]),
                 sigma_pix_nmgy,
             ),

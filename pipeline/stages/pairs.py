@@ -62,7 +62,7 @@ def make_pairs(
     keys = task_keys(cutouts["task_id"].to_numpy().tolist())
     usable = cutouts["usable"].to_numpy()
     is_control = cutouts["is_control"].to_numpy()
-    image = cutouts["image"].to_numpy()
+    image, kept_out_for = cutouts["image"].to_numpy(), cutouts["reject_reason"].to_numpy()
     out["pair_id"][:] = first_row + np.arange(len(usable))
     out["split"][:], out["split_healpix"][:] = assign_splits(
         cutouts["ra_deg"].to_numpy(), cutouts["dec_deg"].to_numpy(), config.run.seed, config.splits
@@ -81,7 +81,7 @@ def make_pairs(
         cutouts = cutouts.assign(psfsize_arcsec=(("sample", "band"), seeing))
     for index in range(len(usable)):
         if not wanted[index]:
-            out["reject_reason"][index] = cutouts["reject_reason"].to_numpy()[index]
+            out["reject_reason"][index] = kept_out_for[index]
             continue
         if is_control[index]:
             _keep_control(out, index, image[index])
@@ -101,7 +101,7 @@ def make_pairs(
             out["sky_nmgy"][index] = injector.sky_nmgy
     kept_out = usable == 0
     out["role"][kept_out] = UNUSED
-    out["reject_reason"][kept_out] = cutouts["reject_reason"].to_numpy()[kept_out]
+    out["reject_reason"][kept_out] = kept_out_for[kept_out]
     return xr.Dataset({variable.name: (variable.dims, out[variable.name]) for variable in TRAINING.variables})
 
 

@@ -60,16 +60,33 @@ def plan_windows(image: TiledImage, x0: NDArray[np.int64], y0: NDArray[np.int64]
 
 
 def paste_windows(image: TiledImage, plan: WindowPlan, tiles: NDArray[Any]) -> NDArray[Any]:
-    """(window, y, x) pixels, zero outside the image, from the (tile, pixel) values of the plan's tiles."""
+    """(window, y, x) pixels, zero outside the image, from the (tile, pixel) values of the plan's tiles.
+
+    Rows of overlaps that are equally long are copied together, so that tiles of one image row cost no more than others.
+    """
     out = np.zeros((plan.x0.size, plan.size, plan.size), dtype=tiles.dtype)
-    boxes = [image.tile_box(tile) for tile in plan.tiles.tolist()]
-    corners = list(zip(plan.y0.tolist(), plan.x0.tolist(), strict=True))
-    for window, index in plan.parts.tolist():
-        tile_y0, tile_y1, tile_x0, tile_x1 = boxes[index]
-        y0, x0 = corners[window]
-        low_y, high_y = max(y0, tile_y0), min(y0 + plan.size, tile_y1)
-        low_x, high_x = max(x0, tile_x0), min(x0 + plan.size, tile_x1)
-        width = tile_x1 - tile_x0
-        rows = tiles[index, (low_y - tile_y0) * width : (high_y - tile_y0) * width].reshape(-1, width)
-        out[window, low_y - y0 : high_y - y0, low_x - x0 : high_x - x0] = rows[:, low_x - tile_x0 : high_x - tile_x0]
+    (ny, nx), (tile_ny, tile_nx) = image.shape, image.tile_shape
+    window, index = plan.parts.T
+    tile_y0, tile_x0 = plan.tiles // image.tiles_x * tile_ny, plan.tiles % image.tiles_x * tile_nx
+    width = np.minimum(tile_nx, nx - tile_x0)[index]
+    tile_y0, tile_x0 = tile_y0[index], tile_x0[index]
+    y0, x0 = plan.y0[window], plan.x0[window]
+    low_y, high_y = np.maximum(y0, tile_y0), np.minimum(np.minimum(y0 + plan.size, tile_y0 + tile_ny), ny)
+    low_x, high_x = np.maximum(x0, tile_x0), np.minimum(x0 + plan.size, tile_x0 + width)
+    source = index * tiles.shape[1] + (low_y - tile_y0) * width + low_x - tile_x0
+    target = (window * plan.size + low_y - y0) * plan.size + low_x - x0
+    n_rows = high_y - low_y
+    row = np.arange(n_rows.sum()) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
+    source = np.repeat(source, n_rows) + row * np.repeat(width, n_rows)
+    target = np.repeat(target, n_rows) + row * plan.size
+    length = np.repeat(high_x - low_x, n_rows)
+    order = np.argsort(length, kind="stable")
+    for chosen in np.split(order, np.flatnonzero(np.diff(length[order])) + 1) if order.size else ():
+        n_pixels = int(length[chosen[0]])
+        _runs(out, n_pixels)[target[chosen]] = _runs(tiles, n_pixels)[source[chosen]]
     return out
+
+
+def _runs(values: NDArray[Any], length: int) -> NDArray[Any]:
+    """(start, length) view of every run of neighbours in a C-contiguous array."""
+    return np.ndarray((values.size - length + 1, length), values.dtype, values, strides=(values.itemsize,) * 2)
