@@ -31,7 +31,7 @@ _RECORD_KEYS = ("run", "state", "config", "config_sha256", "plan_sha256", "code"
 _PLAN_KEYS = ("n_rows", "n_shards")
 _EPOCH_KEYS = ("epoch", "train_loss", "val_loss", "val_auc", "learning_rate", "seconds")
 _METRICS_KEYS = (
-    "n_positives", "n_negatives", "auc", "tpr_at_fpr", "auc_by_arc_snr", "roc", "plan_sha256", "kept_epoch",
+    "n_positives", "n_negatives", "auc", "tpr_at_fpr", "roc", "plan_sha256", "kept_epoch",
 )  # fmt: skip
 _CONFUSION_KEYS = ("stamps", "label", "logit", "arc_snr", "theta_e_arcsec", "task_id")
 _SAMPLING_KEYS = ("rows", "attempts", "weights", "required_mag_r", "correlations_ln_snr", "selection", "cost")

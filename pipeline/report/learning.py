@@ -1,4 +1,4 @@
-"""What the network learned: curves per epoch, ROC, completeness at low false-positive rates, AUC by arc_snr."""
+"""What the network learned: curves per epoch, ROC, completeness at low false-positive rates."""
 
 from __future__ import annotations
 
@@ -65,10 +65,8 @@ def learning_section(inputs: RunInputs) -> Html:
         ),
         heading("Completeness at a false-positive rate"),
         _completeness_table(outcome),
-        heading("AUC by arc_snr"),
-        _bin_table(outcome),
         note(
-            "Positives of each bin against all negatives. Negatives are hosts of the same catalogue without an arc; "
+            "Negatives are hosts of the same catalogue without an arc; "
             "the survey's own false positives (spirals, mergers, artefacts) are more varied, so these rates "
             "do not carry over to the sky."
         ),
@@ -142,14 +140,6 @@ def _completeness_table(outcome: TrainingOutcome) -> Html:
         caption="TPR of the loosest threshold that keeps the FPR; needs at least 10 negatives above the threshold. "
         f"Interval at that threshold: {method}.",
     )
-
-
-def _bin_table(outcome: TrainingOutcome) -> Html:
-    rows = []
-    for entry in outcome.metrics["auc_by_arc_snr"]:
-        shown = number_text(entry["auc"], 4) if entry["auc"] is not None else "n/a: fewer than 10"
-        rows.append((f"{entry['low']:g} {DASH} {entry['high']:g}", count_text(entry["n_positives"]), shown))
-    return table(("arc_snr", "Positives", "AUC"), rows)
 
 
 def _epoch_table(outcome: TrainingOutcome) -> Html:

@@ -6,7 +6,6 @@ the order of the rows. Rank by logits, not by probabilities: float32 probabiliti
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import asdict, dataclass
 
@@ -17,7 +16,6 @@ from pipeline.contracts.errors import VerificationError
 from pipeline.contracts.evaluation import MIN_FALSE_POSITIVES
 from pipeline.stages.intervals import WILSON, wilson_score_interval
 
-ARC_SNR_BIN_EDGES = (0.8, 2.0, 8.0, 20.0, 100.0)
 FALSE_POSITIVE_RATES = (0.01, 0.001, 0.0001)
 MIN_POSITIVES_PER_BIN = 10
 ROC_POINTS_MAX = 200
@@ -85,18 +83,17 @@ class AucInterval:
     method: str
 
 
-def evaluate_scores(label: ArrayLike, logit: ArrayLike, arc_snr: ArrayLike, host_id: ArrayLike) -> dict[str, object]:
+def evaluate_scores(label: ArrayLike, logit: ArrayLike, host_id: ArrayLike) -> dict[str, object]:
     """Everything the run record says about one scored split, as JSON-ready values.
 
     Args:
         label: (example) 1 with arc, 0 without.
         logit: (example) finite score, larger is more lens-like.
-        arc_snr: (example) arc_snr of the row; read for positives only. [1]
         host_id: (example) examples that share it are one cluster of the interval.
 
     Returns:
-        n_positives, n_negatives, auc {value, low, high, method}, tpr_at_fpr (operating points), auc_by_arc_snr and
-        roc {fpr, tpr} of at most 200 points.
+        n_positives, n_negatives, auc {value, low, high, method}, tpr_at_fpr (operating points) and roc {fpr, tpr} of
+        at most 200 points. By arc_snr and other strata: `strata.stratified_metrics`.
 
     Raises:
         VerificationError: one class only, non-finite scores, or unequal lengths.
@@ -107,7 +104,6 @@ def evaluate_scores(label: ArrayLike, logit: ArrayLike, arc_snr: ArrayLike, host
         "n_negatives": curve.n_negatives,
         "auc": asdict(auc_interval(label, logit, host_id)),
         "tpr_at_fpr": [asdict(operating_point(curve, fpr)) for fpr in FALSE_POSITIVE_RATES],
-        "auc_by_arc_snr": auc_by_bins(label, logit, arc_snr, ARC_SNR_BIN_EDGES),
         "roc": _thinned(curve),
     }
 
@@ -238,42 +234,6 @@ def auc_interval(label: ArrayLike, logit: ArrayLike, cluster: ArrayLike) -> AucI
     centre = math.log(value / (1.0 - value))
     half_width = Z_95 * math.sqrt(max(variance, 0.0)) / (value * (1.0 - value))
     return AucInterval(value, _logistic(centre - half_width), _logistic(centre + half_width), INTERVAL_METHOD)
-
-
-def auc_by_bins(
-    label: ArrayLike, logit: ArrayLike, value: ArrayLike, edges: tuple[float, ...]
-) -> list[dict[str, float | int | None]]:
-    """AUC of the positives of each bin against all negatives; None with fewer than 10 positives in the bin.
-
-    Every bin has the same negatives, so bins differ only by their positives.
-
-    Args:
-        label: (example) 0 or 1.
-        logit: (example) finite score.
-        value: (example) what is binned, low <= value < high; read for positives only.
-        edges: increasing bin edges, one more than bins.
-
-    Raises:
-        VerificationError: as `roc_curve`.
-    """
-    is_positive, score = _checked(label, logit)
-    binned = np.asarray(value, dtype=np.float64)
-    if binned.shape != score.shape:
-        raise VerificationError(f"expected one value per example, got {binned.shape} for {score.shape}")
-    negative = score[~is_positive]
-    rows: list[dict[str, float | int | None]] = []
-    for low, high in itertools.pairwise(edges):
-        positive = score[is_positive & (binned >= low) & (binned < high)]
-        enough = positive.size >= MIN_POSITIVES_PER_BIN
-        rows.append(
-            {
-                "low": low,
-                "high": high,
-                "n_positives": int(positive.size),
-                "auc": float(_fraction_below(positive, negative).mean()) if enough else None,
-            }
-        )
-    return rows
 
 
 def _checked(label: ArrayLike, logit: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

@@ -208,7 +208,7 @@ def _write_outputs(
         write_table(out.join("embeddings.parquet"), embedding_table(test, found.embeddings))
     out.join("confusion.npz").write_bytes(confusion_bytes(test, found.logit, found.worst))
     columns = test.columns
-    metrics = evaluate_scores(test.label, found.logit, columns["arc_snr"].to_numpy(), columns["host_id"].to_numpy())
+    metrics = evaluate_scores(test.label, found.logit, columns["host_id"].to_numpy())
     kept_epoch = {"kept_epoch": result.best.epoch, "selected_by": config.training.select_by}
     out.join("metrics.json").write_bytes(_json_bytes({"split": "test", **identity, **kept_epoch, **metrics}))
 

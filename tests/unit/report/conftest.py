@@ -234,8 +234,8 @@ def write_training(layout: RunLayout, training: dict[str, np.ndarray], rng: np.r
     folder = layout.training
     scores = scored(training, 2, rng)
     rows = scores.pop("row").to_numpy()
-    label, logit, snr = (scores[name].to_numpy() for name in ("label", "logit", "arc_snr"))
-    metrics = evaluate_scores(label, logit, snr, training["host_id"][rows])
+    label, logit = (scores[name].to_numpy() for name in ("label", "logit"))
+    metrics = evaluate_scores(label, logit, training["host_id"][rows])
     write_json(folder.join("metrics.json"), {"split": "test", "plan_sha256": PLAN, "kept_epoch": 1, **metrics})
     history = [
         {"epoch": k, "train_loss": 0.6 / (k + 1), "val_loss": 0.5, "val_auc": 0.8 + 0.01 * k, "seconds": 9.0}
@@ -246,6 +246,7 @@ def write_training(layout: RunLayout, training: dict[str, np.ndarray], rng: np.r
     scores["score"] = (1.0 / (1.0 + np.exp(-logit))).astype(np.float32)
     folder.join("scores.parquet").write_bytes(table_bytes(scores))
     stamps = np.stack([training["control"][rows[0]], training["injected"][rows[1]]])
+    snr = scores["arc_snr"].to_numpy()
     worst = {"label": np.array([0, 1]), "logit": logit[:2], "arc_snr": snr[:2], "theta_e_arcsec": np.array([1.2, 1.5])}
     sink = io.BytesIO()
     np.savez_compressed(sink, stamps=stamps, task_id=np.array(["worst-control", "worst-injected"]), **worst)

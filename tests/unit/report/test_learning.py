@@ -10,28 +10,20 @@ from pipeline.report.learning import learning_section
 
 
 def test_section_has_curves_roc_and_numbers(inputs: RunInputs) -> None:
-    """AUC, its method, and the class sizes are in the text; two figures are drawn."""
+    """AUC, its method, and the class sizes are in the text; two figures are drawn beside the stamps."""
     assert inputs.training is not None
     metrics = inputs.training.metrics
     page = learning_section(inputs)
     assert f"{metrics['auc']['value']:.4f}" in page
     assert "Obuchowski" in page
     assert f"{metrics['n_positives']} injected" in page
-    assert page.count("data:image/png") == 2
+    stamps = confusion_part(inputs.training, inputs.bands)
+    assert page.count("data:image/png") == 2 + stamps.count("data:image/png")
 
 
 def test_too_few_negatives_are_not_a_number(inputs: RunInputs) -> None:
     """A rate that the negatives cannot carry is not quoted."""
     assert "n/a: too few negatives" in learning_section(inputs)
-
-
-def test_bins_show_counts_and_absent_aucs(inputs: RunInputs) -> None:
-    """Each arc_snr bin has its number of positives; small bins have no AUC."""
-    assert inputs.training is not None
-    page = learning_section(inputs)
-    for entry in inputs.training.metrics["auc_by_arc_snr"]:
-        assert f"<td>{entry['n_positives']}</td>" in page
-        assert entry["auc"] is None or f"{entry['auc']:.4f}" in page
 
 
 def test_stamps_that_were_scored_wrongly_are_shown(inputs: RunInputs) -> None:

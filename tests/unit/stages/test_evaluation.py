@@ -13,7 +13,6 @@ from sklearn.metrics import roc_curve as sklearn_roc_curve
 from pipeline.contracts.errors import VerificationError
 from pipeline.stages.evaluation import (
     auc,
-    auc_by_bins,
     auc_interval,
     evaluate_scores,
     operating_point,
@@ -157,16 +156,6 @@ def test_interval_is_absent_when_classes_separate_or_a_class_has_one_host() -> N
     assert auc_interval([0, 0, 1, 1], [1, 3, 2, 4], [0, 1, 2, 2]).high is None
 
 
-def test_auc_by_bins_uses_all_negatives_and_half_open_bins() -> None:
-    """Each bin's positives meet every negative; an edge belongs to the upper bin; small bins give None."""
-    label = np.r_[np.zeros(20), np.ones(20), np.ones(3)]
-    score = np.r_[np.arange(20.0), np.full(10, 100.0), np.full(10, -1.0), np.zeros(3)]
-    snr = np.r_[np.full(20, 1.0), np.full(10, 1.0), np.full(10, 2.0), np.full(3, 8.0)]
-    rows = auc_by_bins(label, score, snr, (0.8, 2.0, 8.0, 20.0))
-    assert [row["n_positives"] for row in rows] == [10, 10, 3]
-    assert [row["auc"] for row in rows] == [1.0, 0.0, None]
-
-
 @pytest.mark.parametrize(
     ("label", "score", "reason"),
     [
@@ -188,7 +177,7 @@ def test_unusable_scores_are_refused(label: list[int], score: list[float], reaso
 def test_evaluation_is_json_with_a_short_roc() -> None:
     """All numbers serialise strictly, the ROC has at most 200 points and keeps both ends."""
     label, score = _scores(3000, digits=6)
-    result = evaluate_scores(label, score, np.full(3000, 3.0), np.arange(3000))
+    result = evaluate_scores(label, score, np.arange(3000))
     content = json.loads(json.dumps(result, allow_nan=False))
     assert len(content["roc"]["fpr"]) <= 200
     assert (content["roc"]["fpr"][0], content["roc"]["tpr"][0]) == (0.0, 0.0)
