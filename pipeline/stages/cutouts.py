@@ -78,11 +78,11 @@ def measure_stamps(
 
 
 def sky_sigma(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1.4826 MAD of the ring r >= 24/64 size of each (sample, band) stamp; NaN pixels are left out. [nmgy]"""
+    """1.4826 MAD of the ring r >= 24/64 size of each (..., y, x) stamp; NaN pixels are left out. [nmgy]"""
     size = image.shape[-1]
     offset = np.arange(size) - size // 2
     ring = np.hypot(offset[:, None], offset[None, :]) >= SKY_RING_INNER * size
-    sigma = np.empty(image.shape[:2], np.float32)
+    sigma = np.empty(image.shape[:-2], np.float32)
     for first in range(0, len(image), _STAMPS_AT_ONCE):
         block = slice(first, first + _STAMPS_AT_ONCE)
         sigma[block] = _sigma_of(image[block][..., ring].astype(np.float64))
