@@ -453,9 +453,9 @@ def test_emr_compat_makes_the_stamps_of_rows_that_are_kept_out(
     make_cutouts: MakeCutouts, make_rows: MakeRows, make_config: MakeConfig
 ) -> None:
     """The same cube but for the stamps of unused rows that the EMR system made; role and reason stay."""
-    image = make_cutouts(6, size=SIZE)["image"].to_numpy().copy()
+    image, invvar = (make_cutouts(6, size=SIZE)[name].to_numpy().copy() for name in ("image", "invvar"))
     image[1, :, 3, 4] = np.nan
-    image[2] = 0.0
+    image[2] = invvar[2] = 0.0
     psfsize = np.tile(np.array([1.4, 1.2, 1.1], np.float32), (6, 1))
     psfsize[5] = 0.0
     reason = np.zeros(6, np.uint8)
@@ -466,6 +466,7 @@ def test_emr_compat_makes_the_stamps_of_rows_that_are_kept_out(
         6,
         size=SIZE,
         image=image,
+        invvar=invvar,
         psfsize_arcsec=psfsize,
         reject_reason=reason,
         is_control=is_control,
