@@ -107,6 +107,7 @@ def driving(layout: RunLayout, beat_s: float = BEAT_S) -> Iterator[DriverRecord]
 
     Raises:
         RunBusyError: another driver holds it; a stale one is taken over.
+        StorageError: the run's folder cannot be written.
     """
     gone = _silent_driver(layout, beat_s)
     now = utc_now()
@@ -115,6 +116,8 @@ def driving(layout: RunLayout, beat_s: float = BEAT_S) -> Iterator[DriverRecord]
     log = _log_handler(driver_log(layout))
     log.setFormatter(JsonFormatter())
     package = logging.getLogger(LOGGER_NAME)
+    level = package.level
+    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
     package.addHandler(log)
     if gone is not None:
         fields = {"host": gone.host, "pid": gone.pid, "last_word_utc": gone.beat_utc}
@@ -134,6 +137,7 @@ def driving(layout: RunLayout, beat_s: float = BEAT_S) -> Iterator[DriverRecord]
                 write_json(driver_file(layout), asdict(replace(record, beat_utc=utc_now(), ended_utc=utc_now())))
     finally:
         package.removeHandler(log)
+        package.setLevel(level)
         log.close()
 
 
@@ -218,5 +222,8 @@ def _log_handler(location: Location) -> logging.Handler:
     if location.scheme != "file":
         return _StoredLog(location)
     path = Path(location.path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return logging.FileHandler(path, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{location.url} cannot be written: {error.strerror}") from error

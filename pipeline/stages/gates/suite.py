@@ -188,7 +188,8 @@ def run_gate(gate: Gate, sample: GateInput) -> GateResult:
 
 def _unpaired(sample: GateInput) -> str:
     """Why an import has no pairs, and what helps; empty where there are some, and for stamps of our own."""
-    if sample.config.manifest.kind != "stamps" or has_role(sample.columns, "pair").any():
+    rows = sample.columns
+    if sample.config.manifest.kind != "stamps" or "role" not in rows or has_role(rows, "pair").any():
         return ""
     n_arcs = int(has_role(sample.columns, "injected").sum())
     return f"; {n_arcs} imported arcs have no control: name the table of pairs first in dhs import" if n_arcs else ""

