@@ -22,7 +22,7 @@ from pipeline.kernels.compiled import use_compiled_cache
 
 logger = logging.getLogger("pipeline.driver")
 
-# The rest of a pod's memory is for the nanny, which holds the imports of all commands, and for what Dask does not count.
+# The rest of a pod's memory is for the nanny, which holds the imports of all commands, and what Dask does not count.
 MEMORY_FRACTION = 0.88
 NANNY_BYTES = 2**29
 # Dask stops spilling before the kubelet evicts the pod for its emptyDir.
