@@ -57,6 +57,7 @@ for mode in $MODES; do
   step "$mode: run the demo as release $release" run_release "$release" "$mode"
   step "$mode: the driver left no cluster" assert_no_cluster "$release"
   step "$mode: outputs" assert_outputs "$release"
+  step "$mode: dhs status and logs" ask_from_outside "$release"
   step "$mode: helm test (dhs verify)" helm_test "$release"
   step "$mode: a configuration that cannot run fails at once" refuse_release "$release-no" "$mode"
   [ "${KEEP:-}" = 1 ] || step "$mode: uninstall leaves nothing" remove_release "$release"

@@ -241,13 +241,21 @@ write_config() {
     --set "survey.bricks=$ROOT/survey-$BRICKS/coadd" --set "manifest.url=$ROOT/survey-$BRICKS/$2" > "$WORK/$1.yaml"
 }
 
+# Ports behind the API server's Service, which the driver's network policy must let through, as 443,6443
+api_server_ports() {
+  "$KUBECTL" get endpointslices --namespace default --selector kubernetes.io/service-name=kubernetes \
+    --output 'jsonpath=443{range .items[*].ports[*]},{.port}{end}'
+}
+
 # install_release RELEASE MODE CONFIG
 install_release() {
-  local images
+  local images ports
+  ports=$(api_server_ports)
+  [ "$ports" != 443 ] || ports=443,6443
   mapfile -t images < <(image_values image.worker "$WORKER_IMAGE"; image_values image.trainer "$TRAINER_IMAGE")
   "$HELM" install "$1" helm/darkhaloscope --namespace "$NAMESPACE" --set-file "config=$3" \
     --values tests/k8s/values-e2e.yaml ${VALUES:+--values "$VALUES"} --set "cluster.kind=$2" --set "image.pullPolicy=$PULL_POLICY" \
-    --set "aws.credentialsSecret=$CREDENTIALS" "${images[@]}"
+    --set "aws.credentialsSecret=$CREDENTIALS" --set "networkPolicy.apiServerPorts={$ports}" "${images[@]}"
 }
 
 run_release() {
@@ -342,6 +350,14 @@ if record['state'] != 'complete' or commit not in json.dumps(record):
     raise SystemExit(f'{run}/run.json: expected state complete and commit {commit}, got {record[\"state\"]}')
 print(f'{run}: complete, commit {commit},', sum(files.du(run, total=False).values()) >> 20, 'MiB')
 "
+}
+
+# What a user sees from outside the cluster; the run's record is unreadable there where the store is in the cluster.
+ask_from_outside() {
+  "$PYTHON" -m pipeline.cli status "k8s://$NAMESPACE/$1" > "$WORK/status.json"
+  grep '"outcome": "Complete"' "$WORK/status.json" || fail "dhs status: expected a complete release, got $(cat "$WORK/status.json")"
+  "$PYTHON" -m pipeline.cli logs "k8s://$NAMESPACE/$1" > "$WORK/driver.log"
+  [ -s "$WORK/driver.log" ] || fail "dhs logs: expected the driver's log, got nothing"
 }
 
 # The test pod is a hook, which uninstalling does not remove.
