@@ -33,6 +33,8 @@ _POLL_S = 2.0
 _START_TIMEOUT_S = 900.0
 _DELETE_TIMEOUT_S = 120.0
 _DEADLINE = "DeadlineExceeded"
+# A pod of an indexed Job is called by the Job's name and its index, in at most 63 characters.
+_LONGEST_NAME = 60
 # torchrun ends with 1 whatever its child ended with, and writes the child's code.
 _TORCHRUN_CODE = re.compile(r"Root Cause \(first observed failure\):.*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
 
@@ -40,7 +42,7 @@ _TORCHRUN_CODE = re.compile(r"Root Cause \(first observed failure\):.*?exitcode\
 def program_job_name(fullname: str, module: str) -> str:
     """Name of the Job of a module: run-1-train for pipeline.training, run-1-probes for pipeline.training.probes."""
     program = module.rsplit(".", 1)[-1].replace("_", "-")
-    return f"{fullname}-{'train' if program == 'training' else program}"
+    return f"{fullname}-{'train' if program == 'training' else program}"[:_LONGEST_NAME].rstrip("-")
 
 
 def run_program_job(config: RunConfig, module: str, options: Sequence[str]) -> int:

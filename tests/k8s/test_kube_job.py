@@ -186,3 +186,10 @@ def test_deadline_and_loss_of_a_job_are_retriable(api_server: ApiServer, kubelet
     api_server.hooks.append(vanish)
     with pytest.raises(ClusterError, match="was deleted while it was waited for"):
         run_program(config, "pipeline.training")
+
+
+def test_names_leave_room_for_the_index_of_a_pod() -> None:
+    """Kubernetes refuses an indexed Job whose pods would have names of more than 63 characters."""
+    assert kube_job.program_job_name("run-1", "pipeline.training") == NAME
+    assert kube_job.program_job_name("run-1", "pipeline.training.score_cutouts") == "run-1-score-cutouts"
+    assert len(kube_job.program_job_name(50 * "r", "pipeline.training.score_cutouts") + "-63") == 63
