@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.contracts.datasets import REJECT_REASONS, SPLITS, TRAINED_SPLITS
+from pipeline.contracts.datasets import INJECTED_ROLES, REJECT_REASONS, SPLITS, TRAINED_SPLITS
 from pipeline.report.inputs import RunInputs, has_role_code, in_split
 from pipeline.report.markup import (
     DASH,
@@ -38,6 +38,15 @@ _MEANING = {
     "sampler_exhausted": "no draw accepted within the limit",
     "arc_masked": "no arc light on good pixels",
     "mask_unreadable": "the mask file cannot be used",
+    "ebv_missing": "reddening unknown",
+    "psf_unreadable": "no measured PSF for the brick",
+    "row_incomplete": "a number of the row is missing",
+    "duplicate_row": "an earlier row has the same task_id",
+    "stamp_unreadable": "the stamp cannot be decoded",
+    "band_missing": "a band is not in the stamp",
+    "stamp_shape": "the stamp has another size",
+    "implausible_pixels": "pixels that are no nanomaggies",
+    "template_unusable": "the galaxy of the source bank cannot be lensed",
 }
 
 
@@ -48,11 +57,14 @@ def headline_cards(inputs: RunInputs) -> Html:
         usable = int((inputs.reject_reason == 0).sum())
         cards.append(_card(count_text(usable), f"usable stamps, {share_text(usable, len(inputs.reject_reason))}"))
     if inputs.columns is not None:
-        is_pair = has_role_code(inputs.columns, "pair")
+        is_pair, is_arc = has_role_code(inputs.columns, "pair"), has_role_code(inputs.columns, *INJECTED_ROLES)
+        alone = int(is_arc.sum() - is_pair.sum())
         cards.append(_card(count_text(int(is_pair.sum())), "injected and control pairs"))
         cards.append(_card(count_text(int(has_role_code(inputs.columns, "control").sum())), "controls without pair"))
-        by_split = {split: int((is_pair & in_split(inputs.columns, split)).sum()) for split in TRAINED_SPLITS}
-        cards += [_card(count_text(number), f"{split} pairs") for split, number in by_split.items()]
+        if alone:
+            cards.append(_card(count_text(alone), "imported arcs without control"))
+        by_split = {split: int((is_arc & in_split(inputs.columns, split)).sum()) for split in TRAINED_SPLITS}
+        cards += [_card(count_text(n), f"{split} {'arcs' if alone else 'pairs'}") for split, n in by_split.items()]
     if inputs.training is not None:
         auc = inputs.training.metrics["auc"]
         cards.append(_card(number_text(auc["value"], 4), Html(f"test AUC<br>{interval_text(auc)}")))
@@ -62,9 +74,9 @@ def headline_cards(inputs: RunInputs) -> Html:
 def census_section(inputs: RunInputs) -> Html:
     """Section 1: rows by reject reason, roles and splits, and the checks that nothing was lost."""
     parts = [paragraph(_manifest_sentence(inputs)), heading("Rows by outcome")]
-    if inputs.reject_reason is not None or inputs.receipts["cutouts"]:
+    if any(_counts(inputs, cube, codes) for cube, _, codes in _steps(inputs)):
         parts.append(_reason_table(inputs))
-    if inputs.reject_reason is None:
+    if inputs.reject_reason is None and not inputs.is_import:
         parts.append(missing(inputs.why_no_cube("cutouts")))
     if inputs.columns is None:
         parts.append(missing(inputs.why_no_cube("training")))
@@ -99,20 +111,22 @@ def accounting_checks(inputs: RunInputs) -> list[tuple[str, int, int]]:
         final = columns["reject_reason"].to_numpy()
         kept = int((final == 0).sum())
         is_pair, is_control = has_role_code(columns, "pair"), has_role_code(columns, "control")
-        checks.append(("training: pairs + controls = rows without reason", int(is_pair.sum() + is_control.sum()), kept))
-        by_split = sum(int((in_split(columns, split) & is_pair).sum()) for split in SPLITS)
-        checks.append(("training: pairs over all splits = pairs", by_split, int(is_pair.sum())))
+        is_arc = has_role_code(columns, *INJECTED_ROLES)
+        arcs = "pairs + arcs without control" if inputs.is_import else "pairs"
+        checks.append((f"training: {arcs} + controls = rows without reason", int((is_arc | is_control).sum()), kept))
+        by_split = sum(int((in_split(columns, split) & is_arc).sum()) for split in SPLITS)
+        checks.append((f"training: {arcs} over all splits = {arcs}", by_split, int(is_arc.sum())))
         if codes is not None:
             same = int((final[codes > 0] == codes[codes > 0]).sum())
             checks.append(("rows rejected at the cutout keep that reason", same, int((codes > 0).sum())))
         if inputs.training is not None:
             in_test = in_split(columns, "test")
-            n_pairs, n_controls = int((is_pair & in_test).sum()), int((is_control & in_test).sum())
+            n_negatives = int(((is_pair | is_control) & in_test).sum())
             metrics = inputs.training.metrics
-            checks.append(("scored positives = test pairs", int(metrics["n_positives"]), n_pairs))
             checks.append(
-                ("scored negatives = test pairs + test controls", int(metrics["n_negatives"]), n_pairs + n_controls)
+                (f"scored positives = test {arcs}", int(metrics["n_positives"]), int((is_arc & in_test).sum()))
             )
+            checks.append(("scored negatives = test pairs + test controls", int(metrics["n_negatives"]), n_negatives))
     return checks
 
 
@@ -123,6 +137,8 @@ def _card(value: str, label: str) -> str:
 def _manifest_sentence(inputs: RunInputs) -> str:
     manifest = inputs.stages.get("manifest")
     start = f"The plan holds {count_text(inputs.plan['n_rows'])} rows in {count_text(inputs.plan['n_shards'])} shards"
+    if inputs.is_import:
+        return f"{start}, read from tables of finished stamps ({count_text(1 + len(inputs.config.manifest.also))})."
     if manifest is None:
         return f"{start}. The manifest has not been checked as a whole yet."
     return (
@@ -131,8 +147,17 @@ def _manifest_sentence(inputs: RunInputs) -> str:
     )
 
 
+def _steps(inputs: RunInputs) -> list[tuple[str, str, NDArray[np.uint8] | None]]:
+    """Cubes that judge rows, what each is called, and its reasons where it is published."""
+    final = None if inputs.columns is None else inputs.columns["reject_reason"].to_numpy()
+    if inputs.is_import:
+        return [("training", "After import", final)]
+    return [("cutouts", "After cutouts", inputs.reject_reason), ("training", "After injection", final)]
+
+
 def _reason_table(inputs: RunInputs) -> Html:
-    counts = [_counts(inputs, "cutouts", inputs.reject_reason), _counts(inputs, "training", _final(inputs))]
+    steps = _steps(inputs)
+    counts = [_counts(inputs, cube, codes) for cube, _, codes in steps]
     rows = []
     for reason in REJECT_REASONS:
         if any(found and found.get(reason) for found in counts):
@@ -145,16 +170,12 @@ def _reason_table(inputs: RunInputs) -> Html:
     for found in counts:
         totals += [count_text(_total(found) if found else None), share_text(1, 1) if found else DASH]
     return table(
-        ("Reject reason", "Meaning", "After cutouts", "Share", "After injection", "Share"),
+        ("Reject reason", "Meaning", *(cell for _, title, _ in steps for cell in (title, "Share"))),
         [*rows, totals],
         caption="Each row has exactly one outcome: the first reason that applies.",
         text_columns=(0, 1),
         total_row=True,
     )
-
-
-def _final(inputs: RunInputs) -> NDArray[np.uint8] | None:
-    return None if inputs.columns is None else inputs.columns["reject_reason"].to_numpy()
 
 
 def _counts(inputs: RunInputs, cube: str, codes: NDArray[np.uint8] | None) -> dict[str, int] | None:
@@ -171,42 +192,31 @@ def _split_table(inputs: RunInputs) -> Html:
     columns = inputs.columns
     if columns is None:
         raise ValueError("the split table needs the training cube")
-    is_pair, is_control = has_role_code(columns, "pair"), has_role_code(columns, "control")
-    outside = int((is_pair & ~in_split(columns, "guard")).sum())
+    roles = {"Pairs": ("pair",), "Arcs without control": ("injected",), "Controls": ("control",)}
+    counted = {title: has_role_code(columns, *names) for title, names in roles.items()}
+    if not counted["Arcs without control"].any():
+        del counted["Arcs without control"]
+    is_arc, host = has_role_code(columns, *INJECTED_ROLES), columns["host_id"].to_numpy()
+    outside = int((is_arc & ~in_split(columns, "guard")).sum())
     requested = inputs.config.splits.model_dump()
     rows = []
-    for split in SPLITS:
-        inside = in_split(columns, split)
-        n_pairs = int((is_pair & inside).sum())
-        guard = split == "guard"
+    for split in (*SPLITS, "all"):
+        inside = in_split(columns, split) if split != "all" else np.ones(host.size, dtype=np.bool_)
+        trained = split in TRAINED_SPLITS
         rows.append(
             (
                 split,
                 count_text(int(inside.sum())),
-                count_text(n_pairs),
-                count_text(int((is_control & inside).sum())),
-                count_text(int(np.unique(columns["host_id"].to_numpy()[inside]).size)),
-                DASH if guard else share_text(n_pairs, outside),
-                DASH if guard else share_text(requested[split], 1),
+                *(count_text(int((chosen & inside).sum())) for chosen in counted.values()),
+                count_text(int(np.unique(host[inside]).size)),
+                share_text(int((is_arc & inside).sum()), outside) if trained else DASH if split == "guard" else "",
+                share_text(requested[split], 1) if trained else DASH if split == "guard" else "",
             )
         )
-    total = (
-        "all",
-        count_text(columns.sizes["sample"]),
-        count_text(int(is_pair.sum())),
-        count_text(int(is_control.sum())),
-        count_text(int(np.unique(columns["host_id"].to_numpy()).size)),
-        "",
-        "",
-    )
     return joined(
-        table(
-            ("Split", "Rows", "Pairs", "Controls", "Hosts", "Share of pairs", "Requested"),
-            [*rows, total],
-            total_row=True,
-        ),
+        table(("Split", "Rows", *counted, "Hosts", "Share of arcs", "Requested"), rows, total_row=True),
         note(
-            "Shares count pairs outside the guard. Guard rows lie closer than the guard radius "
+            "Shares count arcs outside the guard. Guard rows lie closer than the guard radius "
             f"({inputs.config.splits.guard_arcsec:g}\u2033) to a sky cell of another split; they are never used."
         ),
     )

@@ -34,7 +34,8 @@ def gallery_section(inputs: RunInputs) -> Html:
     preferred = bool(scores) and int(in_test.sum()) >= GALLERY_PAIRS
     rows = choose_rows(inputs.columns, in_test if preferred else candidates, inputs.cube)
     if not rows.size:
-        return section("gallery", _TITLE, missing("The training cube holds no pair with an arc and a known sky noise."))
+        why = inputs.without_pairs("The training cube holds no pair with an arc and a known sky noise.")
+        return section("gallery", _TITLE, missing(why))
     stamps = _read_stamps(inputs.cube, rows)
     cards = [_card(stamps.isel(sample=index), inputs.bands, scores) for index in range(rows.size)]
     return section(

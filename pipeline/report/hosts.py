@@ -32,7 +32,7 @@ def host_section(inputs: RunInputs) -> Html:
         return section("hosts", title, missing(inputs.why_no_cube("training")))
     is_pair, usable = has_role_code(inputs.columns, "pair"), usable_hosts(inputs.columns)
     if not is_pair.any():
-        return section("hosts", title, missing("The training cube holds no pair."))
+        return section("hosts", title, missing(inputs.without_pairs("The training cube holds no pair.")))
     quantities = _quantities(inputs)
     return section(
         "hosts",

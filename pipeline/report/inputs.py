@@ -36,8 +36,11 @@ _METRICS_KEYS = (
 _CONFUSION_KEYS = ("stamps", "label", "logit", "arc_snr", "theta_e_arcsec", "task_id")
 _SAMPLING_KEYS = ("rows", "attempts", "weights", "required_mag_r", "correlations_ln_snr", "selection", "cost")
 _SCORE_COLUMNS = {"task_id": "string", "label": "integer", "logit": "number", "score": "number", "arc_snr": "number"}
+_NAMED_GATES = 3
 # Reasons that the injection gave: the stamp itself was good enough to be used.
-_INJECTION_REASONS = ("host_mag_missing", "sampler_exhausted", "arc_masked")
+_INJECTION_REASONS = (
+    "host_mag_missing", "ebv_missing", "psf_unreadable", "template_unusable", "sampler_exhausted", "arc_masked",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,22 @@ class RunInputs:
         stages: Mapping[str, Mapping[str, Any]] = self.record["stages"]
         return stages
 
+    @property
+    def is_import(self) -> bool:
+        """True if the stamps were finished elsewhere: no cutouts cube, and arcs that may lack their control."""
+        return self.config.manifest.kind == "stamps"
+
+    def without_pairs(self, what: str) -> str:
+        """A sentence about pairs that are not there, and why imported arcs are none.
+
+        Args:
+            what: the sentence.
+        """
+        alone = 0 if self.columns is None else int(has_role_code(self.columns, "injected").sum())
+        if not alone:
+            return what
+        return f"{what} Of {alone} imported arcs the control is not known: name the table of pairs first in dhs import."
+
     def why_no_cube(self, name: str) -> str:
         """The reason why the page has nothing of a cube."""
         done, planned = len(self.receipts.get(name, {})), self.plan["n_shards"]
@@ -128,7 +147,8 @@ class RunInputs:
             return "No network was trained: training.enabled is false in the configuration."
         failed = self.stages.get("gates", {}).get("failed")
         if failed:
-            return f"No network was trained, because gates failed: {', '.join(map(str, failed))}."
+            more = f" and {len(failed) - _NAMED_GATES} more (section 6)" if len(failed) > _NAMED_GATES else ""
+            return f"No network was trained, because gates failed: {', '.join(map(str, failed[:_NAMED_GATES]))}{more}."
         return f"No network was trained: training/ holds no verified results (marker _SUCCESS).{self._ended()}"
 
     def why_no_evaluation(self) -> str:
@@ -189,7 +209,7 @@ def in_split(columns: xr.Dataset, split: str) -> NDArray[np.bool_]:
 def usable_hosts(columns: xr.Dataset) -> NDArray[np.bool_]:
     """(sample,) True for rows with a usable stamp, whether or not an arc was accepted."""
     turned_down = np.isin(columns["reject_reason"].to_numpy(), [REJECT_REASONS.index(r) for r in _INJECTION_REASONS])
-    return has_role_code(columns, "pair", "control") | turned_down
+    return has_role_code(columns, "pair", "control", "injected") | turned_down
 
 
 def _published(layout: RunLayout, name: str, record: Mapping[str, Any]) -> PublishedCube | None:

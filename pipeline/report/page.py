@@ -9,7 +9,7 @@ from pipeline.report.gallery import gallery_section
 from pipeline.report.hosts import host_section
 from pipeline.report.inputs import RunInputs, read_inputs
 from pipeline.report.learning import learning_section
-from pipeline.report.markup import Html, banner, element, escaped, joined, link, note
+from pipeline.report.markup import Html, banner, details, element, escaped, joined, link, note, paragraph
 from pipeline.report.snr import conversion_section, snr_section
 from pipeline.report.style import STYLE_SHEET
 from pipeline.report.throughput import provenance_section, throughput_section
@@ -17,6 +17,7 @@ from pipeline.report.verdicts import gate_section
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.runs import utc_now
 
+_BANNER_CHARACTERS = 400
 _SECTIONS = (
     census_section,
     gallery_section,
@@ -114,10 +115,11 @@ def _header(inputs: RunInputs) -> Html:
 def _state_banner(inputs: RunInputs) -> Html:
     state, error = str(inputs.record["state"]), inputs.record["error"]
     if error:
-        return banner(
-            f"The run failed at {error.get('time_utc', 'an unknown time')} with {error['type']}: {error['message']}",
-            "bad",
-        )
+        text = f"The run failed at {error.get('time_utc', 'an unknown time')} with {error['type']}: {error['message']}"
+        if len(text) <= _BANNER_CHARACTERS:
+            return banner(text, "bad")
+        start = text[:_BANNER_CHARACTERS].rsplit(" ", 1)[0]
+        return joined(banner(f"{start} \u2026", "bad"), details("The whole message", paragraph(text)))
     if state == "complete":
         return banner("The run is complete.", "good")
     return banner(

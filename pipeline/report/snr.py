@@ -60,7 +60,8 @@ def snr_section(inputs: RunInputs) -> Html:
     finite = np.isfinite(pairs[0]) & np.isfinite(pairs[2])
     snr, attempts, weight = (values[finite] for values in pairs)
     if not snr.size:
-        return section("snr", title, missing("The training cube holds no pair with a finite SNR and weight."))
+        why = inputs.without_pairs("The training cube holds no pair with a finite SNR and weight.")
+        return section("snr", title, missing(why))
     target = run_target(inputs)
     parts: list[str] = [paragraph(_method_sentence(inputs))]
     if not finite.all():

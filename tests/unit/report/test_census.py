@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
+from pipeline.contracts.datasets import REJECT_REASONS, ROLES
 from pipeline.report.census import accounting_checks, census_section, headline_cards, interval_text
 from pipeline.report.inputs import RunInputs
 
@@ -68,3 +71,36 @@ def test_counts_of_unfinished_cubes_come_from_receipts(run_copy) -> None:
     assert ">8</td>" in page
     assert "not published: 8 of 8 shards" in page
     assert "nothing to add up" in page
+
+
+def test_every_reason_has_a_meaning(inputs: RunInputs) -> None:
+    """A reason of any stage can be shown."""
+    assert inputs.columns is not None
+    codes = np.arange(inputs.columns.sizes["sample"], dtype=np.uint8) % len(REJECT_REASONS)
+    page = census_section(dataclasses.replace(inputs, reject_reason=codes))
+    assert all(f"<td>{reason}</td>" in page for reason in REJECT_REASONS[1:])
+
+
+def test_imported_arcs_are_counted_beside_pairs(inputs: RunInputs) -> None:
+    """Arcs without control have a column, belong to the sums, and need no cutouts cube."""
+    assert inputs.columns is not None
+    role = inputs.columns["role"].to_numpy().copy()
+    alone = np.flatnonzero(role == ROLES.index("pair"))[:7]
+    role[alone] = ROLES.index("injected")
+    manifest = inputs.config.manifest.model_copy(update={"kind": "stamps"})
+    stages = {name: stage for name, stage in inputs.stages.items() if name != "cutouts"}
+    imported = dataclasses.replace(
+        inputs,
+        columns=inputs.columns.assign(role=("sample", role)),
+        config=inputs.config.model_copy(update={"manifest": manifest}),
+        record={**inputs.record, "stages": stages},
+        reject_reason=None,
+        training=None,
+    )
+    assert [text for text, left, right in accounting_checks(imported) if left != right] == []
+    page = census_section(imported)
+    assert "<th>Arcs without control</th>" in page
+    assert "After import" in page
+    assert "not published" not in page
+    assert "<b>7</b><span>imported arcs without control" in headline_cards(imported)
+    assert "Of 7 imported arcs" in imported.without_pairs("None.")
