@@ -77,6 +77,8 @@ def snr_section(inputs: RunInputs) -> Html:
     )
     if target is not None:
         parts += [_share_table(inputs, snr, target), _distance_sentence(inputs)]
+    if inputs.is_import:
+        return section("snr", title, *parts, note("Draws and weights of imported arcs are not known here."))
     return section("snr", title, *parts, acceptance_part(inputs, attempts, weight), sampling_part(inputs))
 
 
@@ -97,7 +99,8 @@ def conversion_section(inputs: RunInputs) -> Html:
         cells = [number_text(value) for value in (low, median, high, *np.quantile(ratios, [0.05, 0.5, 0.95]).tolist())]
         rows.append((name, meaning, count_text(int(positive.sum())), *cells))
     if not rows:
-        return section("conversions", title, missing("No pair has a positive SNR."))
+        why = inputs.without_pairs("No pair has an arc_snr_matched, to which the others are compared.")
+        return section("conversions", title, missing(why))
     return section(
         "conversions",
         title,

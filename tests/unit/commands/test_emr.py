@@ -6,17 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.commands import emr
 from pipeline.contracts.errors import ConfigError, ContractError
+from pipeline.storage.locations import Location
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "data" / "emr_golden"
 RAW = GOLDEN / "stage4c/raw_spark_output_unp1_sersic_moffat"
 EXPERIMENT = "train_stamp64_bandsgrz_gridgrid_sota"
 
 
-def dhs(*arguments: object) -> object:
+def dhs(*arguments: object) -> Result:
     """The command line in this process."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -31,6 +34,20 @@ def test_old_tables_are_read_and_new_ones_written(tmp_path: Path) -> None:
     done = dhs("compact", RAW / "stamps" / EXPERIMENT, *to, "--partitions", "4")
     assert json.loads(done.stdout)["files"] == 4
     assert (tmp_path / "phase4p5/v6_new/stamps" / EXPERIMENT / "_SUCCESS").exists()
+
+
+def test_export_reaches_a_bucket_as_the_run_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Region and endpoint of the record of a local run hold for its output, until an option says otherwise."""
+    settings = {"region": "eu-central-1", "endpoint_url": "http://127.0.0.1:9", "cutouts_from": None}
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"run": settings}}))
+    places: list[Location] = []
+    monkeypatch.setattr(emr, "plan_export", lambda run, layout, *_, **__: places.append(layout.phase4))
+    monkeypatch.setattr(emr, "export_run", lambda _: {})
+    to = ("--output", "s3://bucket/phase4_pipeline", "--variant", "v6_new")
+    for more in ((), ("--region", "us-east-2")):
+        assert dhs("export", tmp_path, *to, *more).exit_code == 0
+    url = "s3://bucket/phase4_pipeline"
+    assert places == [Location(url, region, settings["endpoint_url"]) for region in ("eu-central-1", "us-east-2")]
 
 
 def test_refusals(tmp_path: Path) -> None:
