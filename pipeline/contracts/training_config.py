@@ -18,19 +18,28 @@ from pipeline.contracts.network_config import (
     StoppingSection,
 )
 from pipeline.contracts.priors import Fraction, Positive, Section
+from pipeline.contracts.survey import MAD_TO_SIGMA
 
 
 class PreprocessSection(Section):
-    """Normalisation of a stamp: (x - median) / MAD over an annulus, clipped; NaN is an error."""
+    """Normalisation of a stamp: (x - median) / unit over an annulus about pixel size // 2, clipped; NaN is an error."""
 
     annulus_px: tuple[Positive, Positive] = (20.0, 32.0)
-    clip: Positive = 10.0
+    unit: Literal["mad", "sigma"] = Field(
+        default="mad", description="mad: the plain median absolute deviation; sigma: 1.4826 times it"
+    )
+    clip: Positive = Field(default=10.0, description="largest absolute value, in units")
 
     @model_validator(mode="after")
     def _annulus_is_ordered(self) -> PreprocessSection:
         if self.annulus_px[0] >= self.annulus_px[1]:
             raise ValueError(f"annulus_px needs inner < outer, got {self.annulus_px}")
         return self
+
+    @property
+    def unit_mad(self) -> float:
+        """The unit in plain median absolute deviations."""
+        return MAD_TO_SIGMA if self.unit == "sigma" else 1.0
 
     def sha256(self) -> str:
         """Hash of the normalisation."""

@@ -11,12 +11,10 @@ import math
 import torch
 from torch import Tensor
 
+from pipeline.contracts.survey import MAD_TO_SIGMA
 from pipeline.contracts.training_config import CentreDegradation, TrainingSection
 from pipeline.training.keyed_random import PURPOSE_CENTRE, PURPOSE_CENTRE_NOISE, keyed_normals, keyed_uniforms
 from pipeline.training.preprocess import stamp_radius
-
-# Standard deviation of a Gaussian over its median absolute deviation, which is 1 in normalised sky.
-SKY_SIGMA = 1.4826
 
 
 def degrade_centres(stamps: Tensor, row: Tensor, training: TrainingSection, seed: int, epoch: int) -> Tensor:
@@ -53,8 +51,9 @@ def degrade_centres(stamps: Tensor, row: Tensor, training: TrainingSection, seed
     for index, name in enumerate(section.kinds):
         changed = (1.0 - share) * core
         if name == "noise":
+            sigma = MAD_TO_SIGMA / training.preprocess.unit_mad
             drawn = keyed_normals(seed, row, PURPOSE_CENTRE_NOISE, epoch, core[0].numel()).to(core.dtype)
-            changed = changed + torch.sqrt(share * (2.0 - share)) * SKY_SIGMA * drawn.reshape(core.shape)
+            changed = changed + torch.sqrt(share * (2.0 - share)) * sigma * drawn.reshape(core.shape)
         elif name == "blur":
             changed = changed + share * _blurred(stamps, box, section.blur_sigma_px)
         changed = changed.clamp(-training.preprocess.clip, training.preprocess.clip)

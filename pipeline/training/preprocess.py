@@ -23,7 +23,7 @@ def normalise(stamps: Tensor, spec: PreprocessSection) -> Tensor:
 
     Args:
         stamps: (example, band, y, x) float32 finite pixels. [nmgy]
-        spec: annulus radii [pixel] about the stamp centre, and the clip [MAD].
+        spec: annulus radii [pixel] about the stamp centre, the unit, and the clip in units.
 
     Returns:
         (example, band, y, x) float32. [1]
@@ -39,14 +39,14 @@ def normalise(stamps: Tensor, spec: PreprocessSection) -> Tensor:
 
 
 def normalised(stamps: Tensor, spec: PreprocessSection) -> tuple[Tensor, Tensor]:
-    """(x - median) / MAD per stamp and band, clipped to +-clip; median and MAD over the annulus.
+    """(x - median) / unit per stamp and band, clipped to +-clip; median and unit over the annulus.
 
-    The MAD is the plain median of |x - median|, without the factor 1.4826; medians of even counts are the mean
-    of the two middle values, as numpy's.
+    The unit is the plain median of |x - median|, or 1.4826 times it if the spec says sigma; medians of even counts are
+    the mean of the two middle values, as numpy's.
 
     Args:
         stamps: (example, band, y, x) float32, y and x equally long. [nmgy]
-        spec: annulus radii [pixel] about the stamp centre, and the clip [MAD].
+        spec: annulus radii [pixel] about the stamp centre, the unit, and the clip in units.
 
     Returns:
         (example, band, y, x) float32 [1], zeros where not usable; and (example) bool usable: every pixel is finite
@@ -61,7 +61,7 @@ def normalised(stamps: Tensor, spec: PreprocessSection) -> tuple[Tensor, Tensor]
     median = _median(ring)
     mad = _median((ring - median).abs())
     usable = stamps.isfinite().flatten(1).all(dim=1) & (mad > 0).flatten(1).all(dim=1)
-    scaled = ((stamps - median[..., None]) / mad[..., None]).clamp(-spec.clip, spec.clip)
+    scaled = ((stamps - median[..., None]) / (mad[..., None] * spec.unit_mad)).clamp(-spec.clip, spec.clip)
     return torch.where(usable[:, None, None, None], scaled, torch.zeros_like(scaled)), usable
 
 

@@ -112,9 +112,9 @@ def _features(stamps: NDArray[np.float32], n_bins: int, spec: PreprocessSection)
 
 def _normalised(stamps: NDArray[np.float32], spec: PreprocessSection) -> NDArray[np.float32]:
     """The stamps as the trainer sees them. (sample, band, y, x) [MAD]"""
-    statistics = annulus_statistics(stamps, spec.annulus_px, spec.clip)
+    statistics = annulus_statistics(stamps, spec.annulus_px, spec.clip * spec.unit_mad)
     median, mad = (statistics[:, :, index, None, None] for index in (0, 1))
-    return np.clip((stamps - median) / mad, -spec.clip, spec.clip).astype(np.float32)
+    return np.clip((stamps - median) / (mad * spec.unit_mad), -spec.clip, spec.clip).astype(np.float32)
 
 
 def _cliff_delta(ranks: NDArray[np.float64], first: NDArray[np.bool_]) -> NDArray[np.float64]:

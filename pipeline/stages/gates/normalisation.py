@@ -27,9 +27,9 @@ def compare_normalisation(sample: GateInput) -> Measurement:
     stamps = sample.stamps
     pair, other = (np.flatnonzero(has_role(stamps, role)) for role in ("pair", "control"))
     measured = {
-        "injected": annulus_statistics(stamps["injected"].to_numpy()[pair], spec.annulus_px, spec.clip),
-        "control": annulus_statistics(stamps["control"].to_numpy()[pair], spec.annulus_px, spec.clip),
-        "rows": annulus_statistics(stamps["control"].to_numpy()[other], spec.annulus_px, spec.clip),
+        "injected": annulus_statistics(stamps["injected"].to_numpy()[pair], spec.annulus_px, spec.clip * spec.unit_mad),
+        "control": annulus_statistics(stamps["control"].to_numpy()[pair], spec.annulus_px, spec.clip * spec.unit_mad),
+        "rows": annulus_statistics(stamps["control"].to_numpy()[other], spec.annulus_px, spec.clip * spec.unit_mad),
     }
     names = [f"{statistic}[{band}]" for band in sample.bands_found for statistic in ANNULUS_STATISTICS]
     injected, control, rows = (values.reshape(len(values), len(names)) for values in measured.values())

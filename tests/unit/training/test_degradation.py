@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.contracts.survey import MAD_TO_SIGMA
 from pipeline.contracts.training_config import PreprocessSection, TrainingSection
 from pipeline.stages.evaluation import auc
-from pipeline.training.degradation import SKY_SIGMA, core_blend, degrade_centres
+from pipeline.training.degradation import core_blend, degrade_centres
 from pipeline.training.processes import World, configure_torch
 from pipeline.training.train import train
 
@@ -36,7 +37,7 @@ def _training(epochs: int = 4, **section: object) -> TrainingSection:
 
 def _sky(n: int = 64, seed: int = 0) -> torch.Tensor:
     """Normalised stamps of sky: median 0 and MAD 1."""
-    drawn = np.random.default_rng(seed).normal(0.0, SKY_SIGMA, (n, 3, SIZE, SIZE))
+    drawn = np.random.default_rng(seed).normal(0.0, MAD_TO_SIGMA, (n, 3, SIZE, SIZE))
     return torch.from_numpy(drawn.astype(np.float32))
 
 
@@ -88,7 +89,7 @@ def test_noise_is_the_stamps_own_sky(strength: float) -> None:
     got = degrade_centres(stamps, torch.arange(512), _training(kinds=["noise"], strength=strength, edge_px=3), 1, 0)
     for low, high in ((0, 4), (4, 7), (7, 12)):
         ring = (_radius() >= low) & (_radius() < high)
-        assert float(got[:, :, ring].std()) == pytest.approx(SKY_SIGMA, rel=0.02)
+        assert float(got[:, :, ring].std()) == pytest.approx(MAD_TO_SIGMA, rel=0.02)
     core = _radius() < 4
     kept = torch.corrcoef(torch.stack([got[:, :, core].flatten(), stamps[:, :, core].flatten()]))[0, 1]
     assert float(kept) == pytest.approx(1.0 - strength, abs=0.03)

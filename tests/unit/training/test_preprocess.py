@@ -47,6 +47,16 @@ def test_scale_and_offset_cancel() -> None:
     assert torch.allclose(normalise(stamps * 8.0 + 0.5, spec), normalise(stamps, spec), atol=1e-3)
 
 
+def test_unit_is_a_mad_or_a_sigma() -> None:
+    """Sky of unit sigma comes out with that width; the clip counts in the same unit."""
+    stamps = torch.from_numpy(np.random.default_rng(4).normal(3.0, 7.0, (8, 3, 64, 64)).astype(np.float32))
+    plain, scaled = (normalise(stamps, PreprocessSection(unit=unit, clip=2.0)) for unit in ("mad", "sigma"))
+    wide = normalise(stamps, PreprocessSection(clip=50.0)) / 1.4826
+    torch.testing.assert_close(scaled, wide.clamp(-2.0, 2.0))
+    assert float(wide.std()) == pytest.approx(1.0, rel=0.02)
+    assert float(plain.abs().max()) == float(scaled.abs().max()) == 2.0
+
+
 def test_stamps_without_noise_are_refused_with_their_number() -> None:
     """A MAD of 0 in one band of two stamps is an error that says 2 of 5."""
     stamps = torch.from_numpy(_stamps())
