@@ -148,6 +148,9 @@ def _identity(config: RunConfig, cube: PublishedCube) -> dict[str, Any]:
     missing = [name for name in ("bands", "plan_sha256", "config_sha256", "code_version") if name not in cube.attrs]
     if missing:
         raise ContractError(f"{cube.location.url} lacks the root attributes {missing}")
+    expected, got = ([str(band) for band in bands] for bands in (config.survey.bands, cube.attrs["bands"]))
+    if expected != got:
+        raise ContractError(f"{cube.location.url}: expected the bands {expected} of survey.bands, got {got}")
     return {
         "plan_sha256": cube.attrs["plan_sha256"],
         "training_sha256": config.training.identity_sha256(),

@@ -8,18 +8,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import SPLITS
 from pipeline.contracts.training_config import PreprocessSection
 from pipeline.storage.cube import PublishedCube
 from pipeline.storage.locations import Location
 from pipeline.training.__main__ import main
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.feed import open_feed
+from pipeline.training.processes import World, configure_torch
+from pipeline.training.train import train
 
 CubeMaker = Callable[..., PublishedCube]
 OUTPUTS = [
@@ -99,8 +104,10 @@ def test_processes_that_are_stopped_go_on_and_make_the_steps_of_one(
     """
     text = config_file.read_text().replace("epochs: 2", "epochs: 12").replace("batch_size: 16", "batch_size: 12")
     config_file.write_text(text)
-    cube, one, two = make_cube(), tmp_path / "one", tmp_path / "two"
-    assert main(_arguments(config_file, cube, one)) == 0
+    cube, two = make_cube(), tmp_path / "two"
+    config = load_config(config_file)
+    feeds, world = open_feed(cube, config.training.feed), World(configure_torch(1))
+    alone = [asdict(record) for record in train(feeds, config.training, config.run.seed, world).history]
     config_file.write_text(text.replace("threads: 1", "threads: 1, processes: 2"))
     command = [sys.executable, "-m", "pipeline.training", *_arguments(config_file, cube, two)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
@@ -118,7 +125,7 @@ def test_processes_that_are_stopped_go_on_and_make_the_steps_of_one(
     assert '"resumed"' in done.stderr + done.stdout
     curves = [
         [(epoch["epoch"], epoch["train_loss"], epoch["val_loss"], epoch["val_auc"]) for epoch in history]
-        for history in (json.loads((out / "history.json").read_bytes()) for out in (one, two))
+        for history in (alone, json.loads((two / "history.json").read_bytes()))
     ]
     np.testing.assert_allclose(curves[0], curves[1], rtol=2e-3, atol=1e-4)
 
@@ -136,11 +143,13 @@ def test_done_training_is_not_repeated_and_another_one_is_refused(
     assert before == {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.iterdir()}
 
 
-@pytest.mark.parametrize(("fault", "code"), [("unpublished", 2), ("nan", 2), ("one_class", 3), ("config", 2)])
+@pytest.mark.parametrize(
+    ("fault", "code"), [("unpublished", 2), ("nan", 2), ("one_class", 3), ("config", 2), ("band", 2)]
+)
 def test_faults_exit_with_their_code_and_leave_no_marker(
-    make_cube: CubeMaker, config_file: Path, tmp_path: Path, fault: str, code: int
+    make_cube: CubeMaker, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str, code: int
 ) -> None:
-    """Unpublished cube, NaN pixels and a bad key exit with 2, a one-class split with 3; none leaves _SUCCESS."""
+    """Unpublished cube, NaN pixels, a bad key and a missing band exit with 2, a one-class split with 3."""
 
     def spoil(rows: dict[str, np.ndarray]) -> None:
         if fault == "nan":
@@ -153,7 +162,10 @@ def test_faults_exit_with_their_code_and_leave_no_marker(
         Path(cube.location.join("_SUCCESS").path).unlink()
     if fault == "config":
         config_file.write_text(config_file.read_text().replace("epochs", "epoch"))
+    if fault == "band":
+        config_file.write_text(config_file.read_text().replace("[g, r, z]", "[g, i, z]"))
     assert main(_arguments(config_file, cube, out)) == code
+    assert fault != "band" or "expected the bands" in capsys.readouterr().err
     assert not Location(str(out)).join("_SUCCESS").exists()
 
 
