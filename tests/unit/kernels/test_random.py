@@ -113,4 +113,4 @@ def test_task_keys_are_little_endian_blake2b() -> None:
 def test_purposes_are_distinct() -> None:
     """No two purposes share a stream."""
     purposes = [value for name, value in vars(random).items() if name.startswith("PURPOSE_")]
-    assert sorted(purposes) == [1, 2, 3, 4, 5, 6, 7]
+    assert sorted(purposes) == [1, 2, 3, 4, 5, 6]
