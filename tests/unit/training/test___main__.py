@@ -149,7 +149,7 @@ def test_done_training_is_not_repeated_and_another_one_is_refused(
 def test_faults_exit_with_their_code_and_leave_no_marker(
     make_cube: CubeMaker, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str, code: int
 ) -> None:
-    """Unpublished cube, NaN pixels, a bad key and a missing band exit with 2, a one-class split with 3."""
+    """Unpublished cube, NaN pixels, a bad key and bands in another order exit with 2, a one-class split with 3."""
 
     def spoil(rows: dict[str, np.ndarray]) -> None:
         if fault == "nan":
@@ -163,7 +163,7 @@ def test_faults_exit_with_their_code_and_leave_no_marker(
     if fault == "config":
         config_file.write_text(config_file.read_text().replace("epochs", "epoch"))
     if fault == "band":
-        config_file.write_text(config_file.read_text().replace("[g, r, z]", "[g, i, z]"))
+        config_file.write_text(config_file.read_text().replace("[g, r, z]", "[g, z, r]"))
     assert main(_arguments(config_file, cube, out)) == code
     assert fault != "band" or "expected the bands" in capsys.readouterr().err
     assert not Location(str(out)).join("_SUCCESS").exists()
