@@ -16,7 +16,7 @@ from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 
 from pipeline.contracts.cluster_config import ClusterSection
-from pipeline.contracts.errors import ClusterError
+from pipeline.contracts.errors import ClusterError, PipelineError
 from pipeline.driver.cluster_sites import ClusterSite, site_of
 from pipeline.driver.provenance import proof_of_code
 from pipeline.driver.worker_proof import PreparedWorkerPlugin, refused_workers
@@ -52,6 +52,8 @@ class Cluster:
         self._shrinking_looks = 0
         self._watched_at = 0.0
         self._lonely_since: float | None = None
+        # A driver that died may have left workers, which this one may not need.
+        self._left_behind = section.on_kubernetes
 
     @property
     def client(self) -> Client:
@@ -98,7 +100,7 @@ class Cluster:
             self.close()
 
     def close(self) -> None:
-        """Disconnect, and give back what this object started; a scheduler that is gone is no error."""
+        """Disconnect, and give back what this object or an earlier driver started; a lost scheduler is no error."""
         try:
             if self._client is not None:
                 if self._section.on_kubernetes:
@@ -107,11 +109,13 @@ class Cluster:
         except (*CLUSTER_FAILURES, OSError) as error:
             logger.warning("the client did not close", extra={"fields": {"reason": repr(error)}})
         try:
+            if self._site is None and self._left_behind:
+                self._site = site_of(self._section)
             if self._site is not None:
                 self._site.close()
-        except CLUSTER_FAILURES as error:
+        except (*CLUSTER_FAILURES, PipelineError) as error:
             logger.warning("the cluster did not close", extra={"fields": {"reason": repr(error)}})
-        self._client, self._site = None, None
+        self._client, self._site, self._left_behind = None, None, False
 
     def _connect(self) -> Client:
         section = self._section

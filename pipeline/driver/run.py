@@ -10,7 +10,7 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.errors import GateError, PlanChangedError
 from pipeline.driver.anchor_cutouts import build_anchor_cutouts, demand_anchors
 from pipeline.driver.anchor_recall import run_anchor_recall
-from pipeline.driver.cluster import open_cluster
+from pipeline.driver.cluster import Cluster, open_cluster
 from pipeline.driver.cubes import RunContext, build_cutouts, build_training
 from pipeline.driver.diagnostics import failures_recorded
 from pipeline.driver.driver_lock import driving
@@ -55,6 +55,7 @@ def run(config: RunConfig, limit_shards: int | None = None, only: str | None = N
     plan = make_plan(config, limit_shards)
     if only is None and is_complete(layout, config, plan):
         logger.info("already complete, nothing to do", extra={"fields": {"run": layout.root.url}})
+        Cluster(config.cluster).close()
         return layout
     if only in (None, "anchors"):
         demand_anchors(config)

@@ -16,7 +16,7 @@ from operator_stand_in import UNSCHEDULABLE, OperatorStandIn
 from pipeline.contracts.cluster_config import ClusterSection
 from pipeline.contracts.errors import ClusterError, ConfigError
 from pipeline.driver import kube_cluster
-from pipeline.driver.cluster import open_cluster
+from pipeline.driver.cluster import Cluster, open_cluster
 from pipeline.driver.kube_cluster import OperatorCluster
 from pipeline.driver.kube_deployment import DeploymentCluster
 
@@ -223,6 +223,30 @@ def test_driver_outside_a_release_is_sent_to_submit(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("DHS_RELEASE", raising=False)
     with pytest.raises(ConfigError, match=r"DHS_RELEASE.*dhs submit"):
         OperatorCluster(section)
+
+
+def test_cluster_of_a_dead_driver_is_deleted_though_nobody_needs_it(
+    api_server: ApiServer, section: ClusterSection, scheduler: LocalCluster
+) -> None:
+    """A driver that finds all shards done sends the workers home that an earlier one had asked for."""
+    OperatorStandIn(api_server, port=port_of(scheduler))
+    scheduler.scale(1)
+    OperatorCluster(section).connect()
+    assert api_server.listed("daskclusters")
+    with open_cluster(section) as cluster:
+        cluster.rest()
+        assert not api_server.listed("daskclusters")
+        asked = api_server.asked("DELETE", "/daskclusters")
+    assert api_server.asked("DELETE", "/daskclusters") == asked
+    assert not cluster.started
+
+
+def test_workers_of_a_dead_driver_are_sent_home_without_operator(api_server: ApiServer) -> None:
+    """The same for plain Deployments, also where no driver has anything to do any more."""
+    for name in ("run-1-worker", "run-1-scheduler"):
+        api_server.put("deployments", name, spec={"replicas": 2})
+    Cluster(ClusterSection(kind="deployment", workers=3)).close()
+    assert [found["spec"]["replicas"] for found in api_server.listed("deployments")] == [0, 0]
 
 
 def test_deployment_kind_needs_no_custom_resource(api_server: ApiServer, scheduler: LocalCluster) -> None:
