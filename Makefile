@@ -13,6 +13,8 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 export OMP_NUM_THREADS ?= 2
+# Processes are started by the hundred; without bytecode each would compile what it imports for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo demo-real test lint types imports check bench lock docs chart image image-test clean
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from lenstronomy.LensModel.lens_model import LensModel
+from lenstronomy.LensModel.LineOfSight.single_plane_los import SinglePlaneLOS
+from lenstronomy.LensModel.LineOfSight.single_plane_los_flexion import SinglePlaneLOSFlexion
+from lenstronomy.LensModel.single_plane import SinglePlane
 from numpy.typing import NDArray
 
 from pipeline.contracts.errors import ContractError
@@ -16,6 +18,13 @@ from pipeline.kernels.arc_draws import FIELD_STEP, FIELD_X, FIELD_Y
 SAMPLES_PER_PX = 4
 # Samples beyond the stamp on each side.
 _MARGIN = 4
+# Models that correct what the others of the list do, by the class of lens that applies them.
+_LINE_OF_SIGHT = {
+    "LOS": SinglePlaneLOS,
+    "LOS_MINIMAL": SinglePlaneLOS,
+    "LOS_FLEXION": SinglePlaneLOSFlexion,
+    "LOS_FLEXION_MINIMAL": SinglePlaneLOSFlexion,
+}
 
 
 class DeflectionField:
@@ -29,7 +38,7 @@ class DeflectionField:
         self._parameters = section.parameters
         self._models = section.models
         try:
-            self._model = LensModel(list(section.models))
+            self._model = _single_plane(list(section.models))
         except (ValueError, ImportError) as error:
             raise ContractError(f"injection.lens: lenstronomy has no models {section.models}: {error}") from error
         self._step_arcsec = pixel_scale_arcsec / SAMPLES_PER_PX
@@ -67,6 +76,16 @@ class DeflectionField:
             raise ContractError(f"injection.lens: {self._models} with {arguments} has deflections that are not finite")
         lens_row[[FIELD_X, FIELD_Y, FIELD_STEP]] = x[0, 0], y[0, 0], self._step_arcsec
         return field
+
+
+def _single_plane(models: list[str]) -> SinglePlane:
+    """The lens that lenstronomy's `LensModel` would hold, without the cosmology that is loaded with that class."""
+    corrections = [index for index, model in enumerate(models) if model in _LINE_OF_SIGHT]
+    if len(corrections) > 1:
+        raise ValueError("more than one model corrects the line of sight")
+    if corrections:
+        return _LINE_OF_SIGHT[models[corrections[0]]](models, corrections[0])
+    return SinglePlane(models)
 
 
 def lens_quantities(theta_e_arcsec: float, q: float, phi_rad: float, gamma1: float, gamma2: float) -> dict[str, float]:

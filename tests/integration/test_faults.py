@@ -196,7 +196,7 @@ def test_full_disk_is_an_error_and_leaves_nothing_published(
     config = make_config(root, "shards.retries=0")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(path)]
+    command = [sys.executable, "-m", "pipeline.entry", "run", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 75, done.stderr[-2000:]
     assert "No space left" in done.stderr

@@ -86,7 +86,7 @@ def test_terminated_driver_records_why_and_leaves_no_worker(make_config: Config,
     config = make_config(tmp_path, "training.enabled=false")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(path)]
+    command = [sys.executable, "-m", "pipeline.entry", "run", str(path)]
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     receipts = tmp_path / "demo" / "receipts" / "cutouts"
     deadline = time.monotonic() + 120
@@ -117,7 +117,7 @@ def test_killed_driver_resumes_to_the_same_bytes(
     config = make_config(tmp_path, "training.enabled=false")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(path)]
+    command = [sys.executable, "-m", "pipeline.entry", "run", str(path)]
     receipts = tmp_path / "demo" / "receipts" / "cutouts"
     driver = subprocess.Popen(command, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120

@@ -195,7 +195,7 @@ def test_wrong_secret_is_an_error_that_says_so(
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     environment = {**os.environ, "AWS_SECRET_ACCESS_KEY": "wrong"}
-    command = [sys.executable, "-m", "pipeline.cli", "plan", str(path)]
+    command = [sys.executable, "-m", "pipeline.entry", "plan", str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 75
     assert "StorageError" in done.stderr

@@ -44,7 +44,7 @@ def test_schema_and_resolved_configuration_are_printed() -> None:
 
 def test_configuration_error_is_one_line_and_exit_code_2() -> None:
     """As a user calls it: an unknown key is exit code 2 and the nearest known key, without a traceback."""
-    command = [sys.executable, "-m", "pipeline.cli", "plan", DEMO, "--set", "survey.stampsize=64"]
+    command = [sys.executable, "-m", "pipeline.entry", "plan", DEMO, "--set", "survey.stampsize=64"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120, check=False)
     assert done.returncode == 2
     assert "did you mean" in done.stderr

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.stages.gates.result import Null
@@ -20,8 +19,22 @@ PERMUTATIONS = 20
 BOOTSTRAPS = 400
 SWAPS = 499
 
-Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 Relabel = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows that a classifier learns from and rows that it scores, with their features scaled by the former.
+
+    Attributes:
+        train, test: rows.
+        train_features, test_features: (row, feature), of mean 0 and variance 1 over `train`.
+    """
+
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+    train_features: NDArray[np.float64]
+    test_features: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,12 @@ def fit_baseline(
     Raises:
         ValueError: fewer hosts than folds, a fold's test rows of one class, or a feature that is not finite.
     """
-    folds = _folds(host_id, n_folds)
-    scores = _fold_scores(features, label, folds)
-    aucs = [float(roc_auc_score(label[test], score)) for (_, test), score in zip(folds, scores, strict=True)]
-    null = [_mean_auc(features, relabel(label, generator), folds) for _ in range(PERMUTATIONS)]
+    folds = _folds(features, host_id, n_folds)
+    scores = [_scores(fold, label) for fold in folds]
+    aucs = [_auc(score, label[fold.test]) for score, fold in zip(scores, folds, strict=True)]
+    # The features were found good by the first fits.
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        null = [_mean_auc(folds, relabel(label, generator)) for _ in range(PERMUTATIONS)]
     interval = _bootstrap_interval(scores, label, host_id, folds, generator)
     return Baseline(float(np.mean(aucs)), aucs, interval, np.array(null), int(np.unique(host_id).size))
 
@@ -93,7 +108,7 @@ def out_of_fold_auc(
     features: NDArray[np.float64], label: NDArray[np.int64], host_id: NDArray[np.int64], n_folds: int
 ) -> float:
     """`Baseline.auc` alone."""
-    return _mean_auc(features, label, _folds(host_id, n_folds))
+    return _mean_auc(_folds(features, host_id, n_folds), label)
 
 
 def swap_within_pairs(twin: NDArray[np.int64]) -> Relabel:
@@ -141,27 +156,29 @@ def shuffle_labels(label: NDArray[np.int64], generator: np.random.Generator) -> 
     return generator.permutation(label)
 
 
-def _folds(host_id: NDArray[np.int64], n_folds: int) -> list[Fold]:
-    return list(GroupKFold(n_folds).split(host_id, groups=host_id))
+def _folds(features: NDArray[np.float64], host_id: NDArray[np.int64], n_folds: int) -> list[Fold]:
+    folds = []
+    for train, test in GroupKFold(n_folds).split(host_id, groups=host_id):
+        scaler: Any = StandardScaler().fit(features[train])
+        folds.append(Fold(train, test, scaler.transform(features[train]), scaler.transform(features[test])))
+    return folds
 
 
-def _fold_scores(
-    features: NDArray[np.float64], label: NDArray[np.int64], folds: list[Fold]
-) -> list[NDArray[np.float64]]:
-    """Decision function of each fold's test rows."""
-    scores = []
-    for train, test in folds:
-        if np.unique(label[test]).size < 2:
-            raise ValueError("a fold's test rows hold one class only")
-        model: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        model.fit(features[train], label[train])
-        scores.append(np.asarray(model.decision_function(features[test]), dtype=np.float64))
-    return scores
+def _scores(fold: Fold, label: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Decision function of a fold's test rows."""
+    if np.unique(label[fold.test]).size < 2:
+        raise ValueError("a fold's test rows hold one class only")
+    model: Any = LogisticRegression(max_iter=1000).fit(fold.train_features, label[fold.train])
+    return np.asarray(model.decision_function(fold.test_features), dtype=np.float64)
 
 
-def _mean_auc(features: NDArray[np.float64], label: NDArray[np.int64], folds: list[Fold]) -> float:
-    scores = _fold_scores(features, label, folds)
-    return float(np.mean([roc_auc_score(label[test], s) for (_, test), s in zip(folds, scores, strict=True)]))
+def _mean_auc(folds: list[Fold], label: NDArray[np.int64]) -> float:
+    return float(np.mean([_auc(_scores(fold, label), label[fold.test]) for fold in folds]))
+
+
+def _auc(score: NDArray[np.float64], label: NDArray[np.int64]) -> float:
+    rank = np.unique(score, return_inverse=True)[1]
+    return _weighted_auc(rank, label == 1, np.ones(rank.size, np.int64))
 
 
 def _bootstrap_interval(
@@ -173,13 +190,13 @@ def _bootstrap_interval(
 ) -> tuple[float, float]:
     """Central 95 % of the mean fold AUC over bootstrap samples of each fold's hosts."""
     drawn = np.zeros((BOOTSTRAPS, len(folds)))
-    for fold, ((_, test), score) in enumerate(zip(folds, scores, strict=True)):
+    for index, (fold, score) in enumerate(zip(folds, scores, strict=True)):
         rank = np.unique(score, return_inverse=True)[1]
-        host = np.unique(host_id[test], return_inverse=True)[1]
-        n_hosts, positive = int(host.max()) + 1, label[test] == 1
+        host = np.unique(host_id[fold.test], return_inverse=True)[1]
+        n_hosts, positive = int(host.max()) + 1, label[fold.test] == 1
         for bootstrap in range(BOOTSTRAPS):
             weight = np.bincount(generator.integers(0, n_hosts, n_hosts), minlength=n_hosts)[host]
-            drawn[bootstrap, fold] = _weighted_auc(rank, positive, weight)
+            drawn[bootstrap, index] = _weighted_auc(rank, positive, weight)
     low, high = np.nanquantile(np.nanmean(drawn, axis=1), [0.025, 0.975])
     return float(low), float(high)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lenstronomy.LensModel.lens_model import LensModel
 
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.injection import LENS_QUANTITIES, LenstronomyLens
@@ -84,6 +85,26 @@ def test_numbers_and_names_may_be_mixed() -> None:
     models = section(["SIS"], [{"theta_E": 0.5, "center_x": "shear_gamma1"}])
     field = DeflectionField(models, SIZE, SCALE_ARCSEC).sample(lens_row(), lens_quantities(1.2, 0.7, 0.6, 0.0, 0.0))
     assert np.hypot(*field) == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("model", ["SHEAR", "LOS", "LOS_MINIMAL", "LOS_FLEXION"])
+def test_lens_is_the_one_of_lenstronomy(model: str) -> None:
+    """Also where the other model corrects the line of sight, deflections are those of lenstronomy's own LensModel."""
+    names = [name for name in LensModel([model]).lens_model.func_list[0].param_names if name not in ("ra_0", "dec_0")]
+    second = {name: 0.01 * (k + 1) for k, name in enumerate(names)}
+    first = {"theta_E": 1.2, "e1": 0.1, "e2": -0.05}
+    row = lens_row()
+    field = DeflectionField(section(["SIE", model], [first, second]), SIZE, SCALE_ARCSEC).sample(row, {})
+    axis = row[FIELD_STEP] * np.arange(field.shape[1])
+    x, y = np.meshgrid(row[FIELD_X] + axis, row[FIELD_Y] + axis)
+    expected = LensModel(["SIE", model]).alpha(x.ravel(), y.ravel(), [first, second])
+    np.testing.assert_allclose(field.reshape(2, -1), expected, atol=1e-6)
+
+
+def test_two_corrections_of_the_line_of_sight_are_refused() -> None:
+    """lenstronomy applies one."""
+    with pytest.raises(ContractError, match="more than one"):
+        DeflectionField(section(["LOS", "LOS_FLEXION"], [{}, {}]), SIZE, SCALE_ARCSEC)
 
 
 def test_unknown_parameter_is_a_clear_error() -> None:
