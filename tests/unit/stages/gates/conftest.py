@@ -261,18 +261,16 @@ def embeddings() -> Callable[..., xr.Dataset]:
     return anchor_embeddings
 
 
-_PRISTINE: dict[tuple[int, ...], Cube] = {}
-
-
-@pytest.fixture
-def make_cube(make_cutouts):
+@pytest.fixture(scope="session")
+def make_cube(make_cutouts) -> Callable[..., Cube]:
     """Builder of a cube that passes every gate; counts of rows may be given."""
+    pristine: dict[tuple[int, ...], Cube] = {}
 
     def make(*counts: int) -> Cube:
-        if counts not in _PRISTINE:
-            _PRISTINE[counts] = build_cube(*counts)
-            _PRISTINE[counts].reinjection = reinjection_of(_PRISTINE[counts], make_cutouts)
-        cube = _PRISTINE[counts]
+        if counts not in pristine:
+            pristine[counts] = build_cube(*counts)
+            pristine[counts].reinjection = reinjection_of(pristine[counts], make_cutouts)
+        cube = pristine[counts]
         return Cube(
             cube.columns.copy(deep=True), cube.stamps.copy(deep=True), cube.config, reinjection=cube.reinjection
         )
@@ -281,6 +279,12 @@ def make_cube(make_cutouts):
 
 
 @pytest.fixture
-def cube(make_cube):
+def cube(make_cube) -> Cube:
     """A cube that passes every gate."""
     return make_cube()
+
+
+@pytest.fixture(scope="session")
+def good_verdicts(make_cube) -> list[GateResult]:
+    """Verdicts on that cube."""
+    return make_cube().verdicts()
