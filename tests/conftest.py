@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,12 @@ REPOSITORY = Path(__file__).parents[1]
 def pytest_sessionstart() -> None:
     """Compile the kernels once, before any process runs one."""
     warm_up()
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay: the garbage collector need not walk through them in every test."""
+    gc.collect()
+    gc.freeze()
 
 
 DEMO_CONFIG = REPOSITORY / "configs" / "demo.yaml"

@@ -25,7 +25,7 @@ def write_survey(root: Location, sky: SyntheticSky, n_bricks: int, layout: str, 
         sky: what the sky holds.
         n_bricks: number of bricks, indices 0 to n_bricks - 1.
         layout: "cache" or "public".
-        processes: bricks made at the same time.
+        processes: bricks made at the same time; one is made in this process.
 
     Returns:
         The parent catalogue, sorted by brick.
@@ -41,8 +41,12 @@ def write_survey(root: Location, sky: SyntheticSky, n_bricks: int, layout: str, 
         if found != read_back(description):
             raise ContractError(f"{root.url} holds another survey: {found}; expected {description}")
         return parent
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        frames = list(pool.map(_write_one, [(root.join("coadd"), sky, index, layout) for index in range(n_bricks)]))
+    jobs = [(root.join("coadd"), sky, index, layout) for index in range(n_bricks)]
+    if processes == 1:
+        frames = [_write_one(job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            frames = list(pool.map(_write_one, jobs))
     catalogue = pd.concat(frames, ignore_index=True).sort_values(["brickname", "objid"], ignore_index=True)
     parent.write_bytes(table_bytes(catalogue))
     write_json(marker, description)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping
 
@@ -40,6 +41,8 @@ class PreparedWorkerPlugin(WorkerPlugin):
             worker.loop.call_later(1.0, worker.close, reason="other code than the driver's")
             raise ClusterError(message)
         seconds = warm_up()
+        # What is loaded by now stays: the collector need not walk through it.
+        gc.freeze()
         logger.info("kernels are ready", extra={"fields": {"worker": worker.address, "seconds": round(seconds, 2)}})
 
 

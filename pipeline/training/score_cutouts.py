@@ -7,6 +7,7 @@ table holds identities and scores only.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -136,4 +137,6 @@ def _table(cube: PublishedCube, row: NDArray[np.int64], logit: NDArray[np.float3
 
 
 if __name__ == "__main__":
+    # Modules live as long as the process: the collector need not walk through them, least of all at the end.
+    gc.freeze()
     sys.exit(main())

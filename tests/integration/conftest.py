@@ -22,11 +22,19 @@ import pytest
 from pipeline.contracts.anchors import AnchorLimits
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
+from pipeline.contracts.datasets import CUTOUTS
 from pipeline.driver.anchors import write_anchors
+from pipeline.driver.cluster import open_cluster
+from pipeline.driver.cubes import RunContext, shard_tasks
+from pipeline.driver.plan import make_plan
+from pipeline.driver.run import open_record
 from pipeline.driver.synthetic_survey import write_survey
+from pipeline.driver.tasks import make_cutouts_shard
 from pipeline.stages.footprint import brick_names
 from pipeline.stages.synthetic_sources import SyntheticSky
-from pipeline.storage.locations import Location
+from pipeline.storage.cube import PublishedCube, create_cube, cube_attributes, open_cube, publish_cube
+from pipeline.storage.locations import Location, RunLayout
+from pipeline.storage.receipts import Receipt, read_receipts
 
 REPOSITORY = Path(__file__).parents[2]
 SKY = SyntheticSky(seed=5, brick_size_px=300, hosts_per_brick=8)
@@ -64,7 +72,7 @@ class S3Server:
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a survey of sixteen 300-px bricks with eight hosts each."""
     folder = tmp_path_factory.mktemp("survey")
-    write_survey(Location(str(folder)), SKY, N_BRICKS, "cache", processes=2)
+    write_survey(Location(str(folder)), SKY, N_BRICKS, "cache", processes=1)
     return folder
 
 
@@ -108,6 +116,25 @@ def make_config(survey: Path) -> Callable[..., RunConfig]:
         return load_config(REPOSITORY / "configs" / "demo.yaml", settings)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def cut_all() -> Callable[[RunConfig], tuple[PublishedCube, dict[int, Receipt]]]:
+    """Makes and publishes the cutouts cube of a configuration in this process, shard after shard."""
+
+    def cut(config: RunConfig) -> tuple[PublishedCube, dict[int, Receipt]]:
+        layout, plan = RunLayout.of(config.run), make_plan(config)
+        with open_cluster(config.cluster) as cluster:
+            tasks = shard_tasks(RunContext(config, layout, plan, open_record(layout, config, plan), cluster))
+            assert not cluster.started
+        create_cube(layout.cube("cutouts"), CUTOUTS, plan.shape)
+        for task in tasks:
+            make_cutouts_shard(task)
+        bands = {"bands": list(config.survey.bands)}
+        publish_cube(layout.cube("cutouts"), cube_attributes(CUTOUTS, plan.shape, bands))
+        return open_cube(layout.cube("cutouts")), read_receipts(layout.receipts("cutouts"))
+
+    return cut
 
 
 @pytest.fixture(scope="session")

@@ -15,32 +15,20 @@ import yaml
 from distributed import LocalCluster
 
 from pipeline.contracts.config import RunConfig
-from pipeline.contracts.datasets import CUTOUTS, REJECT_REASONS
+from pipeline.contracts.datasets import REJECT_REASONS
 from pipeline.contracts.errors import ClusterError, ContractError, StorageError
 from pipeline.driver.cluster import open_cluster
-from pipeline.driver.cubes import RunContext, shard_tasks
+from pipeline.driver.cubes import RunContext
 from pipeline.driver.diagnostics import failures_recorded
 from pipeline.driver.plan import make_plan
 from pipeline.driver.run import open_record, run
-from pipeline.driver.tasks import make_cutouts_shard
-from pipeline.storage.cube import PublishedCube, create_cube, cube_attributes, open_cube, publish_cube
+from pipeline.storage.cube import PublishedCube
 from pipeline.storage.locations import RunLayout
-from pipeline.storage.receipts import Receipt, read_receipts
+from pipeline.storage.receipts import Receipt
 from pipeline.storage.runs import read_record
 
 Config = Callable[..., RunConfig]
-
-
-def cut_all(config: RunConfig) -> tuple[PublishedCube, dict[int, Receipt]]:
-    """Make and publish the cutouts cube in this process, shard after shard."""
-    layout, plan = RunLayout.of(config.run), make_plan(config)
-    with open_cluster(config.cluster) as cluster:
-        tasks = shard_tasks(RunContext(config, layout, plan, open_record(layout, config, plan), cluster))
-    create_cube(layout.cube("cutouts"), CUTOUTS, plan.shape)
-    for task in tasks:
-        make_cutouts_shard(task)
-    publish_cube(layout.cube("cutouts"), cube_attributes(CUTOUTS, plan.shape, {"bands": list(config.survey.bands)}))
-    return open_cube(layout.cube("cutouts")), read_receipts(layout.receipts("cutouts"))
+Cut = Callable[[RunConfig], tuple[PublishedCube, dict[int, Receipt]]]
 
 
 def reasons_of(cube: PublishedCube, brickname: str) -> set[str]:
@@ -61,7 +49,9 @@ def bricks_of(survey: Path) -> list[str]:
     return sorted(set(pd.read_parquet(survey / "parent.parquet")["brickname"]))
 
 
-def test_damaged_bricks_are_recorded_reasons(make_config: Config, tmp_path: Path, own_survey: Path) -> None:
+def test_damaged_bricks_are_recorded_reasons(
+    make_config: Config, cut_all: Cut, tmp_path: Path, own_survey: Path
+) -> None:
     """A missing file, a truncated file and a garbled file cost the rows of their bricks, each with its reason."""
     missing, truncated, garbled, healthy = bricks_of(own_survey)[:4]
     (own_survey / "coadd" / missing / f"legacysurvey-{missing}-invvar-r.fits.fz").unlink()
@@ -80,7 +70,7 @@ def test_damaged_bricks_are_recorded_reasons(make_config: Config, tmp_path: Path
 
 
 def test_missing_mask_keeps_the_cutout_and_rejects_the_row(
-    make_config: Config, tmp_path: Path, own_survey: Path
+    make_config: Config, cut_all: Cut, tmp_path: Path, own_survey: Path
 ) -> None:
     """Without maskbits the cutout is ok in the EMR meaning, its mask fractions are NaN, and it is not usable."""
     brick = bricks_of(own_survey)[0]
@@ -95,7 +85,7 @@ def test_missing_mask_keeps_the_cutout_and_rejects_the_row(
     assert not rows["usable"].any()
 
 
-def test_defects_of_the_sky_are_recorded_reasons(make_config: Config, tmp_path: Path) -> None:
+def test_defects_of_the_sky_are_recorded_reasons(make_config: Config, cut_all: Cut, tmp_path: Path) -> None:
     """NaN pixels, exposure gaps, masks and stamps beyond the edge are rejected rows, not NaN in usable ones."""
     cube, _ = cut_all(make_config(tmp_path))
     columns = cube.columns(["reject_reason", "usable", "finite_frac", "in_bounds"])
@@ -107,7 +97,9 @@ def test_defects_of_the_sky_are_recorded_reasons(make_config: Config, tmp_path: 
     assert np.isfinite(image[usable]).all()
 
 
-def test_position_far_outside_its_brick_is_out_of_bounds(make_config: Config, tmp_path: Path, own_survey: Path) -> None:
+def test_position_far_outside_its_brick_is_out_of_bounds(
+    make_config: Config, cut_all: Cut, tmp_path: Path, own_survey: Path
+) -> None:
     """Rows whose position lies degrees away from the brick they name, or behind it, are out of bounds."""
     path = own_survey / "parent.parquet"
     parent = pd.read_parquet(path)
@@ -149,7 +141,7 @@ def test_changed_manifest_is_another_plan(make_config: Config, tmp_path: Path, o
 
 def test_mistyped_layout_stops_at_once(make_config: Config, tmp_path: Path) -> None:
     """A layout under which no brick lies is an error that names it, not a cube of missing bricks."""
-    config = make_config(tmp_path, "survey.layout=public")
+    config = make_config(tmp_path, "survey.layout=public", "cluster.workers=1")
     with pytest.raises(ContractError, match=r"no brick of the first 64 rows.*'public'"):
         run(config, only="cutouts")
     assert not RunLayout.of(config.run).cube("cutouts").join("_SUCCESS").exists()
@@ -193,7 +185,7 @@ def test_full_disk_is_an_error_and_leaves_nothing_published(
 ) -> None:
     """A disk that fills up ends `dhs run` with exit code 75 and says "No space left"; nothing counts as done."""
     root = tmpfs("small", "size=6m")
-    config = make_config(root, "shards.retries=0")
+    config = make_config(root, "shards.retries=0", "cluster.workers=1")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     command = [sys.executable, "-m", "pipeline.entry", "run", str(path)]

@@ -83,7 +83,7 @@ def test_three_workers_with_one_killed_make_the_same_bytes(
 
 def test_terminated_driver_records_why_and_leaves_no_worker(make_config: Config, tmp_path: Path) -> None:
     """SIGTERM ends `dhs run` with exit code 75, a recorded reason and no process left behind."""
-    config = make_config(tmp_path, "training.enabled=false")
+    config = make_config(tmp_path, "training.enabled=false", "cluster.workers=1")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     command = [sys.executable, "-m", "pipeline.entry", "run", str(path)]
@@ -114,7 +114,7 @@ def test_killed_driver_resumes_to_the_same_bytes(
     make_config: Config, tmp_path: Path, digests: Digests, reference: dict[str, str]
 ) -> None:
     """SIGKILL for the driver after some shards, then the same command again: the reference's bytes."""
-    config = make_config(tmp_path, "training.enabled=false")
+    config = make_config(tmp_path, "training.enabled=false", "cluster.workers=1")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     command = [sys.executable, "-m", "pipeline.entry", "run", str(path)]
