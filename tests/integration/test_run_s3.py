@@ -120,7 +120,6 @@ def test_emr_tables_go_from_bucket_to_bucket(remote_run: RunLayout, s3_server: A
     used = np.flatnonzero(first["role"].to_numpy())
     again = second.isel(sample=[row_of[task] for task in first["task_id"].to_numpy()[used].tolist()])
     assert int((first["role"] == ROLES.index("pair")).sum()) == made["rows_paired"] > 30
-    assert len(used) > made["rows_paired"]
     for name in names:
         np.testing.assert_array_equal(again[name].to_numpy(), first[name].to_numpy()[used])
 

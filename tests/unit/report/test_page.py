@@ -57,18 +57,24 @@ def outline_of(page: str) -> Outline:
     return outline
 
 
-def test_page_of_a_finished_run_is_complete_and_self_contained(inputs: RunInputs) -> None:
+@pytest.fixture(scope="module")
+def finished_page(inputs: RunInputs) -> str:
+    """The page of a finished run."""
+    return render_page(inputs)
+
+
+def test_page_of_a_finished_run_is_complete_and_self_contained(finished_page: str) -> None:
     """All eleven sections, well-formed, every link inside the page, every picture embedded."""
-    outline = outline_of(render_page(inputs))
+    outline = outline_of(finished_page)
     assert outline.ids == list(ANCHORS)
     assert all(target.startswith(("#", "data:image/png;base64,")) for target in outline.targets)
     assert {f"#{anchor}" for anchor in ANCHORS} <= set(outline.targets)
-    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", render_page(inputs))
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", finished_page)
 
 
-def test_header_names_run_code_configuration_and_state(inputs: RunInputs) -> None:
+def test_header_names_run_code_configuration_and_state(inputs: RunInputs, finished_page: str) -> None:
     """Run, state, git commit, seed, hashes and bands are in the header; the run is complete."""
-    head = render_page(inputs).split("<section")[0]
+    head = finished_page.split("<section", maxsplit=1)[0]
     for fact in ("Run small", "complete", "f00dfeed", "20260901", inputs.config.sha256(), "g, r, z", "no measurement"):
         assert fact in head
     assert "banner good" in head
