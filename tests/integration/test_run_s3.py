@@ -55,7 +55,7 @@ def on_s3(make_config: Config, server: Any, survey: Path, name: str) -> RunConfi
         f"run.endpoint_url={server.endpoint_url}",
         f"survey.bricks=s3a://{server.bucket}/{name}/coadd",
         f"manifest.url=s3a://{server.bucket}/{name}/parent.parquet",
-        "cluster.workers=1",
+        "cluster.workers=2",
     )
 
 
