@@ -23,7 +23,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dask,kubernetes,train,score,tensorboard,dev]'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dask,kubernetes,train,score,dev]'
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps $(FILES_ONLY)
 	touch $@
 

@@ -19,7 +19,7 @@ from pipeline.training.history import EpochRecord, history_table
 HISTORY_FILE = "history.json"
 EPILOG = """
 reads   TRAINING      folders of trainings; their history.json
-writes  --out         one folder of events per training, for `tensorboard --logdir`; needs the extra `tensorboard`
+writes  --out         one folder of events per training, for `tensorboard --logdir`
 exit    0 written, 2 configuration or contract
 """
 
