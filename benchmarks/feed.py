@@ -116,6 +116,8 @@ def measure(loaders: Loaders, rounds: int) -> dict[str, NDArray[np.float64]]:
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
+            # What one loader wrote is not to be carried to the disk while the next is timed.
+            os.sync()
             if name.endswith("cold"):
                 drop_page_cache(loaders.folder)
             wall, cpu = time.perf_counter(), time.process_time()
@@ -131,7 +133,6 @@ def measure(loaders: Loaders, rounds: int) -> dict[str, NDArray[np.float64]]:
 
 def drop_page_cache(folder: Path) -> None:
     """Let the kernel forget the pages of every file of the benchmark, where nothing maps them."""
-    os.sync()
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

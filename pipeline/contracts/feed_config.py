@@ -41,7 +41,7 @@ class FeedSection(Section):
     cache_folder: str | None = Field(default=None, description="local folder; null is the system's temporary folder")
     cache_limit_gb: Positive | None = Field(default=None, description="1e9 bytes of the whole folder; null: the disk's")
     threads: Annotated[int, Field(ge=1, le=256)] = Field(default=2, description="that fill batches")
-    prefetch_batches: Annotated[int, Field(ge=1, le=1024)] = Field(default=4, description="batches filled ahead")
+    prefetch_batches: Annotated[int, Field(ge=1, le=1024)] = Field(default=2, description="batches filled ahead")
     fetches: Annotated[int, Field(ge=1, le=256)] = Field(default=4, description="shards fetched at the same time")
     pinned: bool = Field(default=False, description="batches in page-locked memory where there is a GPU")
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ class BatchStream:
         closing = self._closing()
         buffers = [self._buffer() for _ in range(min(section.prefetch_batches, len(batches)) + 1)]
         free: deque[tuple[Tensor, torch.cuda.Event | None]] = deque((buffer, None) for buffer in buffers)
-        filling: deque[tuple[Tensor, Future[None]]] = deque()
+        filling: deque[tuple[Tensor, list[Future[None]]]] = deque()
         fetched: deque[tuple[int, Future[None]]] = deque()
         ahead: deque[int] = deque()
         submitted = 0
@@ -94,17 +95,21 @@ class BatchStream:
                         needed = [future for first, future in fetched if first <= submitted]
                         fetched = deque(entry for entry in fetched if not _is_done(entry[1]))
                         buffer, released = free.popleft()
-                        work = fillers.submit(self._fill, batches[submitted], buffer, needed, released)
+                        work = [
+                            fillers.submit(self._fill, batches[submitted], part, buffer, needed, released)
+                            for part in _parts(batches[submitted].size, section.threads)
+                        ]
                         filling.append((buffer, work))
                         submitted += 1
                     buffer, work = filling.popleft()
-                    work.result()
+                    for future in work:
+                        future.result()
                     while closing and closing[0][0] <= number:
                         del self._opened[closing.popleft()[1]]
                     yield chosen, buffer[: chosen.size]
                     free.append((buffer, self._event()))
             finally:
-                for future in (*(future for _, future in fetched), *(work for _, work in filling)):
+                for future in (*(future for _, future in fetched), *chain.from_iterable(work for _, work in filling)):
                     future.cancel()
                 if self._pinned:
                     torch.cuda.current_stream().synchronize()
@@ -125,6 +130,7 @@ class BatchStream:
     def _fill(
         self,
         chosen: NDArray[np.int64],
+        part: slice,
         buffer: Tensor,
         needed: Sequence[Future[None]],
         released: torch.cuda.Event | None,
@@ -133,8 +139,7 @@ class BatchStream:
             future.result()
         if released is not None:
             released.synchronize()
-        if chosen.size:
-            gather_stamps(self._address, chosen, buffer.numpy()[: chosen.size])
+        gather_stamps(self._address, chosen[part], buffer.numpy()[part])
 
     def _buffer(self) -> Tensor:
         shape = (max((chosen.size for chosen in self._batches), default=0), *self._reader.layout.stamp_shape)
@@ -171,6 +176,12 @@ def shard_use(batches: Sequence[NDArray[np.int64]], shard: NDArray[np.int64]) ->
     first[place[::-1]] = batch[::-1]
     order = np.argsort(first, kind="stable")
     return ShardUse(present[order], first[order], last[order])
+
+
+def _parts(n_examples: int, threads: int) -> list[slice]:
+    """A batch as one piece per thread, so that they fill one buffer while it is in the cache."""
+    ends = [n_examples * part // threads for part in range(threads + 1)]
+    return [slice(first, last) for first, last in pairwise(ends) if last > first]
 
 
 def _is_done(future: Future[None]) -> bool:
