@@ -2,8 +2,9 @@
 
 A stamp after the PSF holds no frequency above that of the seeing, so K cosines and sines an axis about the stamp's
 centre, on a period long enough that nothing wraps around, describe it; K follows from the PSF. Two small matrix
-products take a spread stamp there and two bring each band back, at the speed of the BLAS. In this basis a PSF that
-is even in x and y is one number a coefficient; any other PSF mixes the cosine and the sine of equal frequency.
+products take a spread stamp there and two bring each band back; even and odd functions need half of an axis each. In
+this basis a PSF that is even in x and y is one number a coefficient; any other PSF mixes the cosine and the sine of
+equal frequency.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.kernels.products import COLUMN_STEP, MIN_ROWS, mirrored_product, product
 from pipeline.kernels.spreading import SPREAD_PX
 
+# Cosines an axis that a spectrum has at least: its 2K - 1 rows must suffice for a product.
+MIN_KEPT = (MIN_ROWS + 1) // 2
+
 _F = np.float32
-# Multiplications of one product; OpenBLAS takes threads from 2**18 on.
-_BLOCK = 200_000
 
 
 class Basis(NamedTuple):
     """Cosines and sines on one half of an axis, the other half following by parity. All float32.
 
     Attributes:
-        cos_in, sin_in: (frequency, size // 2 + SPREAD_PX) on the spread stamp.
-        cos_out, sin_out: (frequency, size // 2) on the stamp, with the weights of the inverse.
+        cos_in, sin_in: (size // 2 + SPREAD_PX, columns) on the spread stamp, frequencies along the row; zeros up to a
+            multiple of COLUMN_STEP columns.
+        cos_out, sin_out: (frequency, size // 2) on the stamp, with the weights of the inverse; sines from frequency 1.
     """
 
     cos_in: NDArray[np.float32]
@@ -61,90 +65,88 @@ def stamp_basis(size: int) -> Basis:
     def angle(position: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         return np.asarray(2.0 * np.pi * frequency * position / period)
 
+    columns = -(-frequency.size // COLUMN_STEP) * COLUMN_STEP
+    cos_in, sin_in = np.zeros((2, inside.size, columns), np.float32)
+    cos_in[:, : frequency.size] = np.cos(angle(inside)).T
+    sin_in[:, : frequency.size - 1] = np.sin(angle(inside))[1:].T
     return Basis(
-        np.cos(angle(inside)).astype(np.float32),
-        np.sin(angle(inside))[1:].astype(np.float32),
+        cos_in,
+        sin_in,
         (weight * np.cos(angle(outside))).astype(np.float32),
         (weight * np.sin(angle(outside)))[1:].astype(np.float32),
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def to_spectrum(spread: NDArray[np.float32], basis: Basis, kept: int, spectrum: NDArray[np.float32]) -> None:
+@njit(cache=True, nogil=True, error_model="numpy")
+def to_spectrum(
+    spread: NDArray[np.float32], basis: Basis, kept: int, reach_px: int, spectrum: NDArray[np.float32]
+) -> None:
     """Coefficients of a spread stamp.
 
     Args:
         spread: (size + 2 SPREAD_PX, stride) float32, from `cells.integrate_component`. [flux]
         basis: of that size.
-        kept: K, how many cosines an axis, 2 <= K <= `frequencies(size)`.
+        kept: K, how many cosines an axis, MIN_KEPT <= K <= `frequencies(size)`.
+        reach_px: rows and columns on either side of the centre beyond which all is zero and not read, MIN_KEPT <= reach
+            <= size // 2 + SPREAD_PX. [px]
         spectrum: (2K - 1, 2K - 1) float32 receives cosines, then sines, rows y and columns x. [0, 0] is the flux.
     """
-    k = kept
-    rows = spread.shape[0]
-    half = rows // 2
-    even, odd = np.empty((rows, half), np.float32), np.empty((rows, half), np.float32)
-    for i in range(rows):
-        right, left, e, o = spread[i, half:rows], spread[i, :half], even[i], odd[i]
-        for j in range(half):
-            e[j] = right[j] + left[half - 1 - j]
-            o[j] = right[j] - left[half - 1 - j]
-    cosines, sines = np.empty((rows, k), np.float32), np.empty((rows, k - 1), np.float32)
-    _product(even, basis.cos_in[:k].T, cosines)
-    _product(odd, basis.sin_in[: k - 1].T, sines)
-    even_y, odd_y = np.empty((half, 2 * k - 1), np.float32), np.empty((half, 2 * k - 1), np.float32)
+    first, width, n = spread.shape[0] // 2 - reach_px, 2 * reach_px, 2 * kept - 1
+    flat, out = spread.reshape(spread.size), spectrum.reshape(n * n)
+    even, odd = np.empty(reach_px * max(width, n), np.float32), np.empty(reach_px * max(width, n), np.float32)
+    by_column = np.empty(width * n, np.float32)
+    stride = spread.shape[1]
+    _forward(flat, first * (stride + 1), stride, width, basis, kept, reach_px, even, odd, by_column)
+    _forward(by_column, 0, n, n, basis, kept, reach_px, even, odd, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _forward(
+    values: NDArray[np.float32], first: int, stride: int, columns: int, basis: Basis, kept: int, reach_px: int,
+    even: NDArray[np.float32], odd: NDArray[np.float32], out: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Coefficients along the first axis of (2 reach_px, columns) values, laid out as (columns, 2 kept - 1)."""
+    _fold(values, first, stride, columns, reach_px, even, odd)
+    n = 2 * kept - 1
+    cosines, sines = basis.cos_in, basis.sin_in
+    width = cosines.shape[1]
+    product(even, 0, columns, reach_px, cosines.reshape(cosines.size), width, columns, kept, out, 0, n)
+    product(odd, 0, columns, reach_px, sines.reshape(sines.size), width, columns, kept - 1, out, kept, n)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _fold(
+    values: NDArray[np.float32], first: int, stride: int, columns: int, half: int, even: NDArray[np.float32],
+    odd: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Rows of `values` beyond the middle plus and minus their mirror images, (half, columns) each."""
     for i in range(half):
-        e, o = even_y[i, :k], odd_y[i, :k]
-        high, low = cosines[half + i], cosines[half - 1 - i]
-        for j in range(k):
-            e[j] = high[j] + low[j]
-            o[j] = high[j] - low[j]
-        e, o = even_y[i, k:], odd_y[i, k:]
-        high, low = sines[half + i], sines[half - 1 - i]
-        for j in range(k - 1):
-            e[j] = high[j] + low[j]
-            o[j] = high[j] - low[j]
-    _product(basis.cos_in[:k], even_y, spectrum[:k])
-    _product(basis.sin_in[: k - 1], odd_y, spectrum[k:])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _product(left: NDArray[np.float32], right: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """out = left @ right in blocks of rows so small that the BLAS never divides one among threads.
-
-    A divided product rounds differently, and results must not depend on the number of threads.
-    """
-    step = max(_BLOCK // (right.shape[0] * right.shape[1]), 1)
-    for first in range(0, left.shape[0], step):
-        np.dot(left[first : first + step], right, out[first : first + step])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _transposed_product(left: NDArray[np.float32], right: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """out = left.T @ right, in blocks as `_product` takes them where it must."""
-    if left.shape[0] * left.shape[1] * right.shape[1] <= _BLOCK:
-        np.dot(left.T, right, out)
-    else:
-        _product(np.ascontiguousarray(left.T), right, out)
+        high, low = first + (half + i) * stride, first + (half - 1 - i) * stride
+        after, before = values[high : high + columns], values[low : low + columns]
+        e, o = even[i * columns : (i + 1) * columns], odd[i * columns : (i + 1) * columns]
+        for j in range(columns):
+            e[j] = after[j] + before[j]
+            o[j] = after[j] - before[j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def apply_transfer(
-    spectrum: NDArray[np.float32], transfer: NDArray[np.float32], convolved: NDArray[np.float32]
+    spectrum: NDArray[np.float32], flux: float, transfer: NDArray[np.float32], convolved: NDArray[np.float32]
 ) -> None:
     """Convolve with a PSF, that is, multiply its transfer function.
 
     Args:
         spectrum: (2K - 1, 2K - 1) float32.
+        flux: what it is multiplied by.
         transfer: (1, 2K - 1, 2K - 1) float32 for a PSF even in x and y; else (4, ...), the parts that are
             even-even, even in y and odd in x, odd in y and even in x, odd-odd.
         convolved: (2K - 1, 2K - 1) float32 receives the product.
     """
-    n = spectrum.shape[0]
+    n, weight = spectrum.shape[0], _F(flux)
     k = (n + 1) // 2
-    for i in range(n):
-        s, t, out = spectrum[i], transfer[0, i], convolved[i]
-        for j in range(n):
-            out[j] = s[j] * t[j]
+    s, t, out = spectrum.reshape(n * n), transfer[0].reshape(n * n), convolved.reshape(n * n)
+    for index in range(n * n):
+        out[index] = weight * s[index] * t[index]
     if transfer.shape[0] == 1:
         return
     for i in range(n):
@@ -158,46 +160,24 @@ def apply_transfer(
                 value += sign_i * transfer[2, i, j] * spectrum[partner_i, j]
             if partner_i >= 0 and partner_j >= 0:
                 value += sign_i * sign_j * transfer[3, i, j] * spectrum[partner_i, partner_j]
-            convolved[i, j] += value
+            convolved[i, j] += weight * value
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def to_stamps(convolved: NDArray[np.float32], basis: Basis, stamps: NDArray[np.float32]) -> None:
-    """Stamps of several bands from their coefficients.
+@njit(cache=True, nogil=True, error_model="numpy")
+def to_stamp(convolved: NDArray[np.float32], basis: Basis, stamp: NDArray[np.float32]) -> None:
+    """The stamp of one band from its coefficients.
 
     Args:
-        convolved: (band, 2K - 1, 2K - 1) float32.
-        basis: of the stamps' size.
-        stamps: (band, size, size) float32 receives the stamps.
+        convolved: (2K - 1, 2K - 1) float32, K >= MIN_KEPT.
+        basis: of the stamp's size.
+        stamp: (size, size) float32 receives the stamp.
     """
-    bands, size, n = stamps.shape[0], stamps.shape[1], convolved.shape[1]
-    k, half = (n + 1) // 2, size // 2
-    even, odd = np.empty((half, n), np.float32), np.empty((half, n), np.float32)
-    cosines = np.empty((bands * size, k), np.float32)
-    sines = np.empty((bands * size, k - 1), np.float32)
-    for band in range(bands):
-        _transposed_product(basis.cos_out[:k], convolved[band, :k], even)
-        _transposed_product(basis.sin_out[: k - 1], convolved[band, k:], odd)
-        for i in range(half):
-            above, below = band * size + half + i, band * size + half - 1 - i
-            e, o, high, low = even[i, :k], odd[i, :k], cosines[above], cosines[below]
-            for j in range(k):
-                high[j] = e[j] + o[j]
-                low[j] = e[j] - o[j]
-            e, o, high, low = even[i, k:], odd[i, k:], sines[above], sines[below]
-            for j in range(k - 1):
-                high[j] = e[j] + o[j]
-                low[j] = e[j] - o[j]
-    even_x, odd_x = np.empty((bands * size, half), np.float32), np.empty((bands * size, half), np.float32)
-    _product(cosines, basis.cos_out[:k], even_x)
-    _product(sines, basis.sin_out[: k - 1], odd_x)
-    for band in range(bands):
-        for i in range(size):
-            e, o, out = even_x[band * size + i], odd_x[band * size + i], stamps[band, i]
-            right, left = out[half:], out[:half]
-            for j in range(half):
-                right[j] = e[j] + o[j]
-                left[half - 1 - j] = e[j] - o[j]
+    size, n = stamp.shape[0], convolved.shape[0]
+    half, kept = size // 2, (n + 1) // 2
+    cosines, sines = basis.cos_out.reshape(basis.cos_out.size), basis.sin_out.reshape(basis.sin_out.size)
+    by_row = np.empty(n * size, np.float32)
+    mirrored_product(convolved.reshape(n * n), 0, n, kept, cosines, sines, half, n, by_row, 0, size)
+    mirrored_product(by_row, 0, size, kept, cosines, sines, half, size, stamp.reshape(size * size), 0, size)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)

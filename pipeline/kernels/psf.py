@@ -19,7 +19,7 @@ from scipy import special
 
 from pipeline.contracts.errors import ContractError
 from pipeline.contracts.survey import FWHM_PER_SIGMA
-from pipeline.kernels.fourier import frequencies, period_px
+from pipeline.kernels.fourier import MIN_KEPT, frequencies, period_px
 from pipeline.kernels.spreading import spread_transfer
 
 DEFAULT_NEGLECTED = 5e-4
@@ -201,7 +201,7 @@ def _stamp_psf(quarter: NDArray[np.float64], size: int, neglected: float) -> Sta
 def _frequencies_needed(envelope: NDArray[np.float64], neglected: float) -> int:
     """Frequencies an axis that hold all but a negligible share of a transfer function."""
     inside = np.cumsum(np.cumsum(envelope, axis=0), axis=1).diagonal()
-    return max(int(np.searchsorted(inside, (1.0 - neglected) * inside[-1])) + 1, 2)
+    return max(int(np.searchsorted(inside, (1.0 - neglected) * inside[-1])) + 1, MIN_KEPT)
 
 
 @lru_cache(maxsize=16)

@@ -52,7 +52,7 @@ from pipeline.kernels.arc_draws import (
     check_draw,
 )
 from pipeline.kernels.cells import integrate_component, shoot_pixels
-from pipeline.kernels.fourier import Basis, apply_transfer, stamp_basis, to_spectrum, to_stamps
+from pipeline.kernels.fourier import MIN_KEPT, Basis, apply_transfer, stamp_basis, to_spectrum, to_stamp
 from pipeline.kernels.light import IMAGE, LIGHT_CONSTANTS, set_image, set_sersic
 from pipeline.kernels.profiles import sersic_bn
 from pipeline.kernels.psf import StampPsf
@@ -248,6 +248,7 @@ def render_spectrum(
             radius = part[RE] * _tail_radius(part[N])
         reach = max(reach, radius + math.hypot(part[OFFSET_X], part[OFFSET_Y]))
     box = _image_box(lens, reach, size, pixel_scale_arcsec)
+    reach_px = _reach_px(box, size)
     evaluations = 0.0
     rows, columns = box[1] - box[0], box[3] - box[2]
     if rows >= 2 and columns >= 2:
@@ -261,11 +262,11 @@ def render_spectrum(
                 lens[LENS_Y], pixel_scale_arcsec, box, _TOLERANCE_PER_ACCURACY * accuracy, state.tables, state.work,
                 state.spread,
             )  # fmt: skip
-        to_spectrum(state.spread.reshape(-1, state.work.stride), state.basis, kept, spectra[c])
+        to_spectrum(state.spread.reshape(-1, state.work.stride), state.basis, kept, reach_px, spectra[c])
     return evaluations
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def render_stamps(
     spectra: NDArray[np.float32],
     shares: NDArray[np.float64],
@@ -282,21 +283,26 @@ def render_stamps(
         basis: of the stamps' size.
         stamps: (band, size, size) float32 receives the arcs. [flux per pixel]
     """
-    bands, n = transfer.shape[0], transfer.shape[2]
-    convolved = np.empty((bands, n, n), np.float32)
-    mixed = np.empty((n, n), np.float32)
-    for band in range(bands):
-        for i in range(n):
-            row, weight = mixed[i], np.float32(shares[0, band])
-            source = spectra[0, i]
-            for j in range(n):
-                row[j] = weight * source[j]
-            for c in range(1, spectra.shape[0]):
-                source, weight = spectra[c, i], np.float32(shares[c, band])
-                for j in range(n):
-                    row[j] += weight * source[j]
-        apply_transfer(mixed, transfer[band], convolved[band])
-    to_stamps(convolved, basis, stamps)
+    n = transfer.shape[2]
+    convolved = np.empty((n, n), np.float32)
+    for band in range(transfer.shape[0]):
+        if spectra.shape[0] == 1:
+            apply_transfer(spectra[0], shares[0, band], transfer[band], convolved)
+        else:
+            apply_transfer(_mixed(spectra, shares[:, band]), 1.0, transfer[band], convolved)
+        to_stamp(convolved, basis, stamps[band])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _mixed(spectra: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Sum of the spectra of a draw's components, each times its share."""
+    total = np.zeros(spectra.shape[1:], np.float32)
+    flat = total.reshape(total.size)
+    for c in range(spectra.shape[0]):
+        source, weight = spectra[c].reshape(total.size), np.float32(shares[c])
+        for k in range(total.size):
+            flat[k] += weight * source[k]
+    return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -305,6 +311,14 @@ def _tail_radius(n: float) -> float:
     a = 2.0 * n
     x = a * (1.0 - 1.0 / (9.0 * a) + _TAIL_DEVIATE / (3.0 * math.sqrt(a))) ** 3
     return float((x / sersic_bn(n)) ** n)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _reach_px(box: tuple[int, int, int, int], size: int) -> int:
+    """Rows and columns of the spread stamp, on either side of its centre, that the pixels of a box reach."""
+    half = size // 2
+    inner = max(half - box[0], box[1] - half, half - box[2], box[3] - half)
+    return max(inner + SPREAD_PX, MIN_KEPT)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

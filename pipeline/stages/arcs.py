@@ -13,6 +13,7 @@ from pipeline.contracts.config import RunConfig
 from pipeline.contracts.source_bank import SourceBank
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.kernels.arc_properties import arc_shape, lensed_half_light_radius_arcsec
+from pipeline.kernels.fourier import MIN_KEPT
 from pipeline.kernels.psf import StampPsf, measured_psf, psf_fwhm_arcsec, round_psf
 from pipeline.kernels.render import RenderState, render_spectrum, render_stamps, render_state
 from pipeline.stages.core_suppression import core_weight
@@ -117,7 +118,7 @@ class ArcRenderer:
 
     def magnification(self, draw: ArcDraw) -> float:
         """Lensed over unlensed r flux, on a grid three stamps wide."""
-        spectra = self._spectra(draw, 2, self._wide_state, self._wide_field)
+        spectra = self._spectra(draw, MIN_KEPT, self._wide_state, self._wide_field)
         return float(spectra[:, 0, 0] @ draw.components.shares[:, self._reference])
 
     def describe(self, draw: ArcDraw, arc_nmgy: NDArray[np.float32]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from scipy.special import gammaincinv
 from pipeline.contracts.errors import ContractError
 from pipeline.kernels.arc_draws import KIND, LENS_X, LENS_Y, ArcDraws, sersic_arcs
 from pipeline.kernels.critical_curves import CriticalCurves, critical_curves
+from pipeline.kernels.fourier import MIN_KEPT
 from pipeline.kernels.lensing import EPL_Q_MIN, epl_deflection
 from pipeline.kernels.light import LIGHT_CONSTANTS, sersic_brightness, set_sersic
 from pipeline.kernels.profiles import SERSIC_N_MAX, SERSIC_N_MIN, sersic_bn
@@ -145,11 +146,11 @@ def total_magnification(system: LensSystem) -> float:
     draws = system.draws(1)
     lens = draws.lens[0].copy()
     lens[LENS_X] = lens[LENS_Y] = 0.0
-    spectra = np.empty((1, 1, 1), np.float32)
+    spectra = np.empty((1, 2 * MIN_KEPT - 1, 2 * MIN_KEPT - 1), np.float32)
     state = render_state(_MAGNIFICATION_SIZE_PX)
     render_spectrum(
         lens, draws.components[0], draws.templates, draws.template_scale_arcsec, draws.fields[0], scale,
-        _MAGNIFICATION_ACCURACY, 1, state, spectra,
+        _MAGNIFICATION_ACCURACY, MIN_KEPT, state, spectra,
     )  # fmt: skip
     return float(spectra[0, 0, 0])
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.kernels.arc_draws import LENS_COLUMNS, LENS_Q, MIRROR, PHI, PROFILE, ArcDraws, sersic_arcs
+from pipeline.kernels.fourier import MIN_KEPT
 from pipeline.kernels.light import IMAGE
 from pipeline.kernels.psf import DEFAULT_NEGLECTED, StampPsf, psf_fwhm_arcsec, round_psf
 from pipeline.kernels.render import render_spectrum, render_state
@@ -121,12 +122,14 @@ def integrate() -> Callable[..., tuple[NDArray[np.float64], float]]:
         draws: ArcDraws, size: int = 96, pixel_scale_arcsec: float = 0.1, accuracy: float = 1e-3
     ) -> tuple[NDArray[np.float64], float]:
         state = render_state(size, draws.components.shape[1])
-        spectra = np.empty((draws.components.shape[1], 3, 3), np.float32)
+        side = 2 * MIN_KEPT - 1
+        spectra = np.empty((draws.components.shape[1], side, side), np.float32)
         flux, evaluations = np.empty(draws.lens.shape[0]), 0.0
         for sample in range(flux.size):
             evaluations += render_spectrum(
                 draws.lens[sample], draws.components[sample], draws.templates, draws.template_scale_arcsec,
-                draws.fields[min(sample, len(draws.fields) - 1)], pixel_scale_arcsec, accuracy, 2, state, spectra,
+                draws.fields[min(sample, len(draws.fields) - 1)], pixel_scale_arcsec, accuracy, MIN_KEPT,
+                state, spectra,
             )  # fmt: skip
             flux[sample] = draws.shares[sample, :, 0] @ spectra[:, 0, 0].astype(np.float64)
         return flux, evaluations
