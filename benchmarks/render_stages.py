@@ -39,12 +39,14 @@ from pipeline.kernels.arc_snr import HostNoise, annulus_mask, arc_snr_linear, ho
 from pipeline.kernels.cells import _peak_flux, _sort_pixels, _spread_whole_pixels, integrate_component, shoot_pixels
 from pipeline.kernels.fourier import to_spectrum
 from pipeline.kernels.light import SERSIC, sersic_brightness, sersic_orders, set_sersic
+from pipeline.kernels.products import COLUMN_STEP, product
 from pipeline.kernels.psf import StampPsf
 from pipeline.kernels.rays import ISOTHERMAL, set_lens
 from pipeline.kernels.render import (
     _TOLERANCE_PER_ACCURACY,
     RenderState,
     _image_box,
+    _reach_px,
     _tail_radius,
     render_spectrum,
     render_stamps,
@@ -60,7 +62,7 @@ class Stages(NamedTuple):
 
     microseconds: by stage. pixels: pixels that may see the source. evaluations: of the brightness, these included.
     frequencies: cosines an axis. matrix_mflop: multiplications and additions of all matrix products.
-    matrix_gflops: single-precision speed of products of 512x512 matrices here.
+    matrix_gflops: speed of such a product of matrices that stay in the first-level cache.
     """
 
     microseconds: dict[str, float]
@@ -93,7 +95,7 @@ def stage_times(draws: ArcDraws, psf: StampPsf, size: int, accuracy: float, repe
     spectra, stamps = np.empty((1, n, n), np.float32), np.empty((bands, size, size), np.float32)
     shares = np.ones((1, bands))
     sums: dict[str, float] = {}
-    pixels = evaluations = 0.0
+    pixels = evaluations = mflop = 0.0
     for lens, components in zip(draws.lens, draws.components, strict=True):
         part = components[0]
         evaluations += render_spectrum(
@@ -103,6 +105,8 @@ def stage_times(draws: ArcDraws, psf: StampPsf, size: int, accuracy: float, repe
         box = _image_box(lens, reach, size, PIXEL_SCALE_ARCSEC)
         total = (box[1] - box[0]) * (box[3] - box[2])
         pixels += total
+        reach_px = _reach_px(box, size)
+        mflop += _matrix_mflop(reach_px, size, kept, bands)
         loops: dict[str, Callable[[int], Any]] = {
             "set-up": lambda r: _set_up(lens, components, accuracy, state, r),  # noqa: B023
             "ray shooting": lambda r: _shoot(lens, box, state, r),  # noqa: B023
@@ -110,7 +114,7 @@ def stage_times(draws: ArcDraws, psf: StampPsf, size: int, accuracy: float, repe
             "order selection": lambda r: _orders(total, accuracy, state, r),  # noqa: B023
             "whole pixels": lambda r: _whole_pixels(box, state, r),  # noqa: B023
             "integration": lambda r: _integrate(lens, draws.templates[0], box, accuracy, state, r),  # noqa: B023
-            "to_spectrum": lambda r: _to_spectrum(kept, state, spectra, r),
+            "to_spectrum": lambda r: _to_spectrum(kept, reach_px, state, spectra, r),  # noqa: B023
             "stamps": lambda r: _stamps(shares, psf.transfer, state, spectra, stamps, r),
             "SNR of one band": lambda r: _snr(stamps, noise, r),
         }
@@ -123,9 +127,7 @@ def stage_times(draws: ArcDraws, psf: StampPsf, size: int, accuracy: float, repe
     means = {name: value / count for name, value in sums.items()}
     before_cells = sum(means[name] for name in ("brightness", "order selection", "whole pixels"))
     means["cells"] = means.pop("integration") - before_cells
-    return Stages(
-        means, pixels / count, evaluations / count, kept, _matrix_mflop(size, kept, bands), _matrix_gflops(repeats)
-    )
+    return Stages(means, pixels / count, evaluations / count, kept, mflop / count, _matrix_gflops(20 * repeats))
 
 
 def _noise(size: int) -> HostNoise:
@@ -133,20 +135,30 @@ def _noise(size: int) -> HostNoise:
     return host_noise(weight, annulus_mask(size, size / 2, size / 2), 0.05)
 
 
-def _matrix_mflop(size: int, kept: int, bands: int) -> float:
-    rows, n = size + 4, 2 * kept - 1
-    forward = rows * (rows // 2) * n + (rows // 2) * n * n
-    back = (size // 2) * n * bands * n + bands * size * (size // 2) * n
-    return 2.0 * (forward + back) / 1e6
+def _matrix_mflop(reach_px: int, size: int, kept: int, bands: int) -> float:
+    n, half = 2 * kept - 1, size // 2
+    forward = 2 * reach_px * reach_px * n + reach_px * n * n
+    back = half * n * n + size * half * n
+    return 2.0 * (forward + bands * back) / 1e6
 
 
 def _matrix_gflops(repeats: int) -> float:
-    a = np.full((512, 512), 0.5, np.float32)
-    out = a @ a
+    rows, columns, inner = 90, COLUMN_STEP, 40
+    left, right = np.full(inner * rows, 0.5, np.float32), np.full(inner * columns, 0.5, np.float32)
+    out = np.empty(rows * columns, np.float32)
+    _products(left, right, out, rows, columns, inner, 1)
     start = time.process_time()
-    for _ in range(max(repeats // 10, 3)):
-        np.matmul(a, a, out=out)
-    return 2.0 * 512**3 * max(repeats // 10, 3) / (time.process_time() - start) / 1e9
+    _products(left, right, out, rows, columns, inner, repeats)
+    return 2.0 * rows * columns * inner * repeats / (time.process_time() - start) / 1e9
+
+
+@njit(nogil=True, error_model="numpy")
+def _products(
+    left: NDArray[np.float32], right: NDArray[np.float32], out: NDArray[np.float32], rows: int, columns: int,
+    inner: int, repeats: int,
+) -> None:  # fmt: skip
+    for _ in range(repeats):
+        product(left, 0, rows, inner, right, columns, rows, columns, out, 0, columns)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -241,9 +253,9 @@ def _integrate(
 
 
 @njit(nogil=True, error_model="numpy")
-def _to_spectrum(kept: int, state: RenderState, spectra: NDArray[np.float32], repeats: int) -> None:
+def _to_spectrum(kept: int, reach_px: int, state: RenderState, spectra: NDArray[np.float32], repeats: int) -> None:
     for _ in range(repeats):
-        to_spectrum(state.spread.reshape(-1, state.work.stride), state.basis, kept, spectra[0])
+        to_spectrum(state.spread.reshape(-1, state.work.stride), state.basis, kept, reach_px, spectra[0])
 
 
 @njit(nogil=True, error_model="numpy")
