@@ -76,9 +76,9 @@ class Stages(NamedTuple):
 def redraw_batch(draws: ArcDraws, psf: StampPsf, size: int, accuracy: float) -> Callable[[], Any]:
     """New geometry to SNR in one band for each draw, as sampling does before it knows the flux."""
     state, noise = render_state(size), _noise(size)
-    transfer = psf.transfer[:1]
+    transfer, kept = psf.transfer[:1], psf.kept[:1]
     snr = np.empty(len(draws.lens))
-    return lambda: _redraw(draws.lens, draws.components, transfer, accuracy, state, noise, snr)
+    return lambda: _redraw(draws.lens, draws.components, transfer, kept, accuracy, state, noise, snr)
 
 
 def rescale_batch(arcs: NDArray[np.float32]) -> Callable[[], Any]:
@@ -115,7 +115,7 @@ def stage_times(draws: ArcDraws, psf: StampPsf, size: int, accuracy: float, repe
             "whole pixels": lambda r: _whole_pixels(box, state, r),  # noqa: B023
             "integration": lambda r: _integrate(lens, draws.templates[0], box, accuracy, state, r),  # noqa: B023
             "to_spectrum": lambda r: _to_spectrum(kept, reach_px, state, spectra, r),  # noqa: B023
-            "stamps": lambda r: _stamps(shares, psf.transfer, state, spectra, stamps, r),
+            "stamps": lambda r: _stamps(shares, psf.transfer, psf.kept, state, spectra, stamps, r),
             "SNR of one band": lambda r: _snr(stamps, noise, r),
         }
         for name, loop in loops.items():
@@ -163,19 +163,20 @@ def _products(
 
 @njit(nogil=True, error_model="numpy")
 def _redraw(
-    lens: NDArray[np.float64], components: NDArray[np.float64], transfer: NDArray[np.float32], accuracy: float,
+    lens: NDArray[np.float64], components: NDArray[np.float64], transfer: NDArray[np.float32],
+    kept: NDArray[np.int64], accuracy: float,
     state: RenderState, noise: HostNoise, snr: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    kept = (transfer.shape[2] + 1) // 2
+    frequencies = (transfer.shape[2] + 1) // 2
     spectra = np.empty((1, transfer.shape[2], transfer.shape[2]), np.float32)
     stamps = np.empty((1, state.work.size, state.work.size), np.float32)
     templates, field = np.zeros((1, 2, 2), np.float32), np.zeros((2, 4, 4), np.float32)
     shares = np.ones((1, 1))
     for k in range(lens.shape[0]):
         render_spectrum(
-            lens[k], components[k], templates, 1.0, field, PIXEL_SCALE_ARCSEC, accuracy, kept, state, spectra
+            lens[k], components[k], templates, 1.0, field, PIXEL_SCALE_ARCSEC, accuracy, frequencies, state, spectra
         )
-        render_stamps(spectra, shares, transfer, state.basis, stamps)
+        render_stamps(spectra, shares, transfer, kept, state.basis, stamps)
         snr[k] = arc_snr_linear(stamps[0], noise)[2]
 
 
@@ -260,11 +261,12 @@ def _to_spectrum(kept: int, reach_px: int, state: RenderState, spectra: NDArray[
 
 @njit(nogil=True, error_model="numpy")
 def _stamps(
-    shares: NDArray[np.float64], transfer: NDArray[np.float32], state: RenderState, spectra: NDArray[np.float32],
+    shares: NDArray[np.float64], transfer: NDArray[np.float32],
+    kept: NDArray[np.int64], state: RenderState, spectra: NDArray[np.float32],
     stamps: NDArray[np.float32], repeats: int,
 ) -> None:  # fmt: skip
     for _ in range(repeats):
-        render_stamps(spectra, shares, transfer, state.basis, stamps)
+        render_stamps(spectra, shares, transfer, kept, state.basis, stamps)
 
 
 @njit(nogil=True, error_model="numpy")

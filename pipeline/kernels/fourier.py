@@ -16,11 +16,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.products import COLUMN_STEP, MIN_ROWS, mirrored_product, product
+from pipeline.kernels.products import COLUMN_STEP, MIN_MIRRORED_ROWS, MIN_ROWS, mirrored_product, product
 from pipeline.kernels.spreading import SPREAD_PX
 
-# Cosines an axis that a spectrum has at least: its 2K - 1 rows must suffice for a product.
-MIN_KEPT = (MIN_ROWS + 1) // 2
+# Cosines an axis that a spectrum has at least, enough rows for the products.
+MIN_KEPT = max((MIN_ROWS + 1) // 2, MIN_MIRRORED_ROWS + 1)
 
 _F = np.float32
 
@@ -131,22 +131,26 @@ def _fold(
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def apply_transfer(
-    spectrum: NDArray[np.float32], flux: float, transfer: NDArray[np.float32], convolved: NDArray[np.float32]
-) -> None:
+    spectrum: NDArray[np.float32], share: float, transfer: NDArray[np.float32], kept: int,
+    convolved: NDArray[np.float32],
+) -> None:  # fmt: skip
     """Convolve with a PSF, that is, multiply its transfer function.
 
     Args:
         spectrum: (2K - 1, 2K - 1) float32.
-        flux: what it is multiplied by.
+        share: of the unit flux, multiplies all.
         transfer: (1, 2K - 1, 2K - 1) float32 for a PSF even in x and y; else (4, ...), the parts that are
             even-even, even in y and odd in x, odd in y and even in x, odd-odd.
-        convolved: (2K - 1, 2K - 1) float32 receives the product.
+        kept: cosines an axis that this PSF needs, MIN_KEPT <= kept <= K.
+        convolved: (2K - 1, 2K - 1) float32 receives the product in the rows of the frequencies below `kept`.
     """
-    n, weight = spectrum.shape[0], _F(flux)
+    n, weight = spectrum.shape[0], _F(share)
     k = (n + 1) // 2
     s, t, out = spectrum.reshape(n * n), transfer[0].reshape(n * n), convolved.reshape(n * n)
-    for index in range(n * n):
-        out[index] = weight * s[index] * t[index]
+    for first, count in ((0, kept * n), (k * n, (kept - 1) * n)):
+        source, factor, target = s[first : first + count], t[first : first + count], out[first : first + count]
+        for index in range(count):
+            target[index] = weight * source[index] * factor[index]
     if transfer.shape[0] == 1:
         return
     for i in range(n):
@@ -164,20 +168,23 @@ def apply_transfer(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def to_stamp(convolved: NDArray[np.float32], basis: Basis, stamp: NDArray[np.float32]) -> None:
+def to_stamp(convolved: NDArray[np.float32], kept: int, basis: Basis, stamp: NDArray[np.float32]) -> None:
     """The stamp of one band from its coefficients.
 
     Args:
-        convolved: (2K - 1, 2K - 1) float32, K >= MIN_KEPT.
+        convolved: (2K - 1, 2K - 1) float32.
+        kept: cosines an axis that are read, MIN_KEPT <= kept <= K.
         basis: of the stamp's size.
         stamp: (size, size) float32 receives the stamp.
     """
     size, n = stamp.shape[0], convolved.shape[0]
-    half, kept = size // 2, (n + 1) // 2
+    half, first_sine = size // 2, (n + 1) // 2
     cosines, sines = basis.cos_out.reshape(basis.cos_out.size), basis.sin_out.reshape(basis.sin_out.size)
-    by_row = np.empty(n * size, np.float32)
-    mirrored_product(convolved.reshape(n * n), 0, n, kept, cosines, sines, half, n, by_row, 0, size)
-    mirrored_product(by_row, 0, size, kept, cosines, sines, half, size, stamp.reshape(size * size), 0, size)
+    flat, by_row = convolved.reshape(n * n), np.empty((2 * kept - 1) * size, np.float32)
+    odd, middle = first_sine * n, kept * size
+    mirrored_product(flat, 0, n, odd, kept, cosines, sines, half, kept, by_row, 0, size)
+    mirrored_product(flat, first_sine, n, odd + first_sine, kept, cosines, sines, half, kept - 1, by_row, middle, size)
+    mirrored_product(by_row, 0, size, middle, kept, cosines, sines, half, size, stamp.reshape(size * size), 0, size)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)

@@ -28,8 +28,9 @@ _ROWS, _MIRRORED_ROWS = (9, 6) if _WIDE else (4, 3)
 _COLUMNS = 3 * _LANES
 _MIRRORED_COLUMNS = 2 * _LANES
 
-# What a result needs at least: rows of either product, columns of half a mirrored one.
+# What a result needs at least: rows of a product and of a mirrored one, columns of half a mirrored one.
 MIN_ROWS = 9
+MIN_MIRRORED_ROWS = 6
 MIN_HALF = _NARROW
 # Columns of the right matrix come in multiples of this, zeros at the end.
 COLUMN_STEP = 48
@@ -127,14 +128,13 @@ def _mirrored_block(rows: int, vectors: int, lanes: int) -> Callable[..., Any]:
     """Even + odd product to columns from `middle` on, even - odd product mirrored to those before `middle`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        left, evens, odds, out = (_data(context, builder, signature, arguments, index) for index in (0, 4, 5, 8))
-        _, left_first, left_stride, inner, _, _, half, column, _, middle, stride = arguments
+        left, evens, odds, out = (_data(context, builder, signature, arguments, index) for index in (0, 5, 6, 9))
+        _, left_first, left_stride, odd_first, inner, _, _, half, column, _, middle, stride = arguments
         evens, odds = _at(builder, evens, column), _at(builder, odds, column)
-        left = _at(builder, left, left_first)
-        even = _sums(builder, rows, vectors, lanes, left, left_stride, evens, half, inner)
-        left = _at(builder, left, builder.mul(inner, left_stride))
+        even_left, odd_left = _at(builder, left, left_first), _at(builder, left, odd_first)
+        even = _sums(builder, rows, vectors, lanes, even_left, left_stride, evens, half, inner)
         fewer = builder.sub(inner, ir.Constant(ir.IntType(64), 1))
-        odd = _sums(builder, rows, vectors, lanes, left, left_stride, odds, half, fewer)
+        odd = _sums(builder, rows, vectors, lanes, odd_left, left_stride, odds, half, fewer)
         vector = _vector(lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         reverse = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(reversed(range(lanes))))
@@ -151,10 +151,10 @@ def _mirrored_block(rows: int, vectors: int, lanes: int) -> Callable[..., Any]:
 
     @intrinsic
     def block(
-        _typing: Any, left: Any, _left_first: Any, _left_stride: Any, _inner: Any, even: Any, odd: Any, _half: Any,
-        _column: Any, out: Any, _middle: Any, _stride: Any,
+        _typing: Any, left: Any, _left_first: Any, _left_stride: Any, _odd_first: Any, _inner: Any, even: Any, odd: Any,
+        _half: Any, _column: Any, out: Any, _middle: Any, _stride: Any,
     ) -> Any:  # fmt: skip
-        places = [_INDEX] * 3
+        places = [_INDEX] * 4
         return types.void(left, *places, even, odd, _INDEX, _INDEX, out, _INDEX, _INDEX), generate
 
     return block
@@ -198,19 +198,21 @@ def product(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def mirrored_product(
-    left: NDArray[np.float32], left_first: int, left_stride: int, inner: int, even: NDArray[np.float32],
-    odd: NDArray[np.float32], half: int, rows: int, out: NDArray[np.float32], first: int, stride: int,
+    left: NDArray[np.float32], left_first: int, left_stride: int, odd_first: int, inner: int,
+    even: NDArray[np.float32], odd: NDArray[np.float32], half: int, rows: int, out: NDArray[np.float32],
+    first: int, stride: int,
 ) -> None:  # fmt: skip
     """Sums of even and odd functions of the column, which `even` and `odd` hold for one side of the middle.
 
     out[r, half + c] = e + o and out[r, half - 1 - c] = e - o, where e is the sum over k < inner of
-    left[k, r] * even[k, c] and o that over k < inner - 1 of left[inner + k, r] * odd[k, c].
+    left[k, r] * even[k, c] and o that over k < inner - 1 of left_odd[k, r] * odd[k, c].
 
     Args:
-        left: (2 inner - 1, rows) matrix from `left_first` on, rows `left_stride` apart.
+        left: two matrices, rows `left_stride` apart: (inner, rows) from `left_first` on, (inner - 1, rows), the
+            left_odd above, from `odd_first` on.
         inner: even functions.
         even, odd: (inner, half) and (inner - 1, half) matrices, half >= MIN_HALF.
-        rows: >= MIN_ROWS.
+        rows: >= MIN_MIRRORED_ROWS.
         out: (rows, 2 half) matrix from `first` on, rows `stride` apart.
     """
     wide = half >= _MIRRORED_COLUMNS
@@ -221,8 +223,10 @@ def mirrored_product(
             r = min(row, rows - _MIRRORED_ROWS)
             middle = first + r * stride + half
             if wide:
-                _wide_mirrored_block(left, left_first + r, left_stride, inner, even, odd, half, c, out, middle, stride)
+                _wide_mirrored_block(
+                    left, left_first + r, left_stride, odd_first + r, inner, even, odd, half, c, out, middle, stride
+                )
             else:
                 _narrow_mirrored_block(
-                    left, left_first + r, left_stride, inner, even, odd, half, c, out, middle, stride
+                    left, left_first + r, left_stride, odd_first + r, inner, even, odd, half, c, out, middle, stride
                 )

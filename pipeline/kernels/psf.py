@@ -33,11 +33,13 @@ class StampPsf(NamedTuple):
     Attributes:
         size: side of the stamps it is made for. [px]
         transfer: (band, part, 2K - 1, 2K - 1) float32, as `fourier.apply_transfer` takes one band of it, divided
-            by the transform of the spreading profile.
+            by the transform of the spreading profile; K is that of the sharpest band.
+        kept: (band,) int64, how many cosines an axis a band needs; coefficients beyond are not read.
     """
 
     size: int
     transfer: NDArray[np.float32]
+    kept: NDArray[np.int64]
 
 
 def psf_fwhm_arcsec(psfsize_arcsec: ArrayLike, profile: str, moffat_beta: float) -> NDArray[np.float64]:
@@ -115,7 +117,7 @@ def round_psf(
             a point source, over the peak; 1e-9 to 0.1.
 
     Returns:
-        Transfer functions of unit flux, with as many frequencies as the sharpest band needs. The zero frequency, the
+        Transfer functions of unit flux, with as many frequencies as each band needs. The zero frequency, the
         flux, is exact.
 
     Raises:
@@ -187,7 +189,8 @@ def _stamp_psf(quarter: NDArray[np.float64], size: int, neglected: float) -> Sta
     period = period_px(size)
     if not 1e-9 <= neglected <= 0.1:
         raise ContractError(f"PSF: expected a neglected share in [1e-9, 0.1], got {neglected}")
-    kept = _frequencies_needed(np.abs(quarter).max(axis=(0, 1)), neglected)
+    needed = np.array([_frequencies_needed(np.abs(parts).max(axis=0), neglected) for parts in quarter], np.int64)
+    kept = int(needed.max())
     axis = spread_transfer(np.arange(kept) / period)
     divided = quarter[..., :kept, :kept] / (axis[:, None] * axis[None, :])
     full = np.empty((*quarter.shape[:2], 2 * kept - 1, 2 * kept - 1), np.float32)
@@ -195,7 +198,7 @@ def _stamp_psf(quarter: NDArray[np.float64], size: int, neglected: float) -> Sta
     full[..., kept:, :kept] = divided[..., 1:, :]
     full[..., :kept, kept:] = divided[..., :, 1:]
     full[..., kept:, kept:] = divided[..., 1:, 1:]
-    return StampPsf(size, full)
+    return StampPsf(size, full, needed)
 
 
 def _frequencies_needed(envelope: NDArray[np.float64], neglected: float) -> int:

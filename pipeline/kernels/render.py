@@ -151,16 +151,18 @@ def render_arcs(
     arcs = np.empty((samples, bands, grid.size, grid.size), np.float32)
     state = _state_of_thread(grid.size, n_components)
     for sample in range(0, samples, max(samples, 1) if shared else 1):
-        transfer = np.require(psfs[0 if shared else sample].transfer, requirements=_COMPILED)
-        if transfer.shape[0] != bands or psfs[0 if shared else sample].size != grid.size:
+        used = psfs[0 if shared else sample]
+        transfer = np.require(used.transfer, requirements=_COMPILED)
+        kept = np.require(used.kept, requirements=_COMPILED)
+        if transfer.shape[0] != bands or used.size != grid.size:
             raise ContractError(
                 f"render_arcs: expected PSFs of {bands} bands for {grid.size} px, got {transfer.shape[0]} bands for "
-                f"{psfs[0 if shared else sample].size} px"
+                f"{used.size} px"
             )
         stop = samples if shared else sample + 1
         _render_batch(
             lens[sample:stop], components[sample:stop], shares[sample:stop], templates, draws.template_scale_arcsec,
-            fields, sample, transfer, grid.pixel_scale_arcsec, accuracy, state, arcs[sample:stop],
+            fields, sample, transfer, kept, grid.pixel_scale_arcsec, accuracy, state, arcs[sample:stop],
         )  # fmt: skip
     return arcs
 
@@ -175,20 +177,21 @@ def _render_batch(
     fields: NDArray[np.float32],
     first: int,
     transfer: NDArray[np.float32],
+    kept: NDArray[np.int64],
     pixel_scale_arcsec: float,
     accuracy: float,
     state: RenderState,
     arcs: NDArray[np.float32],
 ) -> None:
-    kept = (transfer.shape[2] + 1) // 2
+    frequencies = (transfer.shape[2] + 1) // 2
     spectra = np.empty((components.shape[1], transfer.shape[2], transfer.shape[2]), np.float32)
     for sample in range(lens.shape[0]):
         field = fields[min(first + sample, fields.shape[0] - 1)]
         render_spectrum(
             lens[sample], components[sample], templates, template_scale_arcsec, field, pixel_scale_arcsec, accuracy,
-            kept, state, spectra,
+            frequencies, state, spectra,
         )  # fmt: skip
-        render_stamps(spectra, shares[sample], transfer, state.basis, arcs[sample])
+        render_stamps(spectra, shares[sample], transfer, kept, state.basis, arcs[sample])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -271,6 +274,7 @@ def render_stamps(
     spectra: NDArray[np.float32],
     shares: NDArray[np.float64],
     transfer: NDArray[np.float32],
+    kept: NDArray[np.int64],
     basis: Basis,
     stamps: NDArray[np.float32],
 ) -> None:
@@ -279,7 +283,7 @@ def render_stamps(
     Args:
         spectra: (component, 2K - 1, 2K - 1) float32, from `render_spectrum`.
         shares: (component, band) float64 flux of each component in each band; 1 for one of unit flux.
-        transfer: (band, part, 2K - 1, 2K - 1) float32, of `StampPsf`.
+        transfer, kept: of `StampPsf`, (band, part, 2K - 1, 2K - 1) float32 and (band,) int64.
         basis: of the stamps' size.
         stamps: (band, size, size) float32 receives the arcs. [flux per pixel]
     """
@@ -287,10 +291,10 @@ def render_stamps(
     convolved = np.empty((n, n), np.float32)
     for band in range(transfer.shape[0]):
         if spectra.shape[0] == 1:
-            apply_transfer(spectra[0], shares[0, band], transfer[band], convolved)
+            apply_transfer(spectra[0], shares[0, band], transfer[band], kept[band], convolved)
         else:
-            apply_transfer(_mixed(spectra, shares[:, band]), 1.0, transfer[band], convolved)
-        to_stamp(convolved, basis, stamps[band])
+            apply_transfer(_mixed(spectra, shares[:, band]), 1.0, transfer[band], kept[band], convolved)
+        to_stamp(convolved, kept[band], basis, stamps[band])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)

@@ -54,7 +54,7 @@ def _run_kernels() -> None:
         draws.lens[0], draws.components[0], draws.templates, 1.0, draws.fields[0], _SCALE_ARCSEC, DEFAULT_ACCURACY,
         (side + 1) // 2, state, spectra,
     )  # fmt: skip
-    render_stamps(spectra, draws.shares[0], psf.transfer, state.basis, stamps)
+    render_stamps(spectra, draws.shares[0], psf.transfer, psf.kept, state.basis, stamps)
     arc = stamps[0]
     invvar = np.ones_like(arc)
     weight = good_weight(invvar, np.zeros(arc.shape, np.int32), 0)

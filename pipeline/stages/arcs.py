@@ -102,9 +102,13 @@ class ArcRenderer:
 
     def stamps(self, draw: ArcDraw, arc: UnitArc, psf: StampPsf, bands: slice = slice(None)) -> NDArray[np.float32]:
         """(band, y, x) float32 arcs of unit unlensed flux through the PSFs of some bands, the core suppressed."""
-        transfer, shares = psf.transfer[bands], np.ascontiguousarray(draw.components.shares[:, bands])
+        transfer, kept, shares = (
+            psf.transfer[bands],
+            psf.kept[bands],
+            np.ascontiguousarray(draw.components.shares[:, bands]),
+        )
         stamps = np.empty((transfer.shape[0], self._size, self._size), np.float32)
-        render_stamps(arc.spectra, shares, transfer, self._state.basis, stamps)
+        render_stamps(arc.spectra, shares, transfer, kept, self._state.basis, stamps)
         if arc.kept is not None:
             stamps *= arc.kept
         return stamps

@@ -62,8 +62,8 @@ def test_smooth_stamp_returns(size: int) -> None:
         spread[:, : size + 4] = image
         spectrum = np.empty((n, n), np.float32)
         to_spectrum(spread, stamp_basis(size), kept, size // 2 + SPREAD_PX, spectrum)
-        apply_transfer(spectrum, 1.0, np.ones((1, n, n), np.float32), convolved)
-        to_stamp(convolved, stamp_basis(size), stamp)
+        apply_transfer(spectrum, 1.0, np.ones((1, n, n), np.float32), kept, convolved)
+        to_stamp(convolved, kept, stamp_basis(size), stamp)
         assert stamp == pytest.approx(image[2:-2, 2:-2], abs=2e-4)
 
 
@@ -93,9 +93,9 @@ def test_multiplying_a_transfer_is_convolving(even: bool) -> None:
     spectrum, convolved = np.empty((n, n), np.float32), np.empty((n, n), np.float32)
     to_spectrum(spread, stamp_basis(size), kept, size // 2 + SPREAD_PX, spectrum)
     parts = _parts(kernel, size, kept)
-    apply_transfer(spectrum, 2.0, parts[:1] if even else parts, convolved)
+    apply_transfer(spectrum, 2.0, parts[:1] if even else parts, kept, convolved)
     stamp = np.empty((size, size), np.float32)
-    to_stamp(convolved, stamp_basis(size), stamp)
+    to_stamp(convolved, kept, stamp_basis(size), stamp)
     expected = 2.0 * signal.convolve2d(image, kernel, mode="same")[2:-2, 2:-2]
     assert np.abs(stamp - expected).max() < 2e-5 * expected.max()
 

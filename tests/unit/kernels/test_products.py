@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.kernels.products import (
     COLUMN_STEP,
     MIN_HALF,
+    MIN_MIRRORED_ROWS,
     MIN_ROWS,
     _block,
     _mirrored_block,
@@ -40,13 +41,26 @@ def test_product_is_that_of_the_matrices(rows: int, columns: int, inner: int) ->
     assert (out[:, :4] == _UNTOUCHED).all() and (out[:, -1] == _UNTOUCHED).all()
 
 
-@pytest.mark.parametrize(("rows", "half", "inner"), [(MIN_ROWS, MIN_HALF, 2), (81, 32, 41), (31, 13, 5), (70, 50, 30)])
+@pytest.mark.parametrize(
+    ("rows", "half", "inner"), [(MIN_MIRRORED_ROWS, MIN_HALF, 2), (81, 32, 41), (31, 13, 5), (70, 50, 30)]
+)
 def test_mirrored_product_is_even_plus_and_minus_odd(rows: int, half: int, inner: int) -> None:
     """Columns on both sides of the middle, narrow and wide, and nothing beyond them."""
     left, even, odd = _random(2 * inner - 1, rows), _random(inner, half), _random(inner - 1, half + 1)[:, :half].copy()
     out = np.full((rows + 2, 2 * half), _UNTOUCHED)
     mirrored_product(
-        left.ravel(), 0, rows, inner, even.ravel(), odd.ravel(), half, rows, out.ravel(), 2 * half, 2 * half
+        left.ravel(),
+        0,
+        rows,
+        inner * rows,
+        inner,
+        even.ravel(),
+        odd.ravel(),
+        half,
+        rows,
+        out.ravel(),
+        2 * half,
+        2 * half,
     )
     e, o = left[:inner].T.astype(np.float64) @ even, left[inner:].T.astype(np.float64) @ odd
     assert out[1:-1] == pytest.approx(np.concatenate([(e - o)[:, ::-1], e + o], axis=1), abs=1e-5 * inner)
@@ -67,7 +81,7 @@ def test_bits_do_not_depend_on_the_blocks() -> None:
     def of_mirrored_block(block: Callable[..., Any]) -> bytes:
         out = np.zeros((2, 96), np.float32)
         twice = np.concatenate([left, left[1:]])
-        njit(lambda a, b, c, d: block(a, 0, 48, 34, b, c, 48, 0, d, 48, 96))(
+        njit(lambda a, b, c, d: block(a, 0, 48, 34 * 48, 34, b, c, 48, 0, d, 48, 96))(
             twice.ravel(), right.ravel(), odd.ravel(), out.ravel()
         )
         return out[:, 48 - 16 : 48 + 16].tobytes()
