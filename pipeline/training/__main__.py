@@ -22,7 +22,7 @@ import torch
 
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
-from pipeline.contracts.errors import ContractError, PipelineError, PlanChangedError
+from pipeline.contracts.errors import ContractError, PlanChangedError
 from pipeline.contracts.network_file import NETWORK_FILE
 from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.logs import configure_logging
@@ -30,6 +30,7 @@ from pipeline.stages.evaluation import evaluate_scores
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.locations import CHECKPOINT_FILE, Location
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.exit_code import exit_code
 from pipeline.training.export import export_checkpoint
 from pipeline.training.feed import SplitFeed, open_feed
 from pipeline.training.history import history_json, history_table
@@ -129,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     configure_logging()
     stop = StopSignal()
-    try:
+
+    def work() -> int:
         config = load_config(options.config)
         if config.training.processes > 1 and not is_launched():
             given = ("--config", options.config, "--cube", options.cube, "--out", options.out)
@@ -137,12 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stop.catch()
         where = {"region": config.run.region, "endpoint_url": config.run.endpoint_url}
         run_training(config, Location(options.cube, **where), Location(options.out, **where), stop)
-    except PipelineError as error:
-        failure = error
-    else:
         return 0
-    logger.error("failed", extra={"fields": {"error": type(failure).__name__, "reason": str(failure)}})
-    return failure.exit_code
+
+    return exit_code(work)
 
 
 def _identity(config: RunConfig, cube: PublishedCube) -> dict[str, Any]:

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from pipeline.contracts.errors import ContractError, PipelineError, VerificationError
+from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.contracts.feed_config import FeatureColumn
 from pipeline.contracts.network_file import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME, NetworkSpec
 from pipeline.logs import configure_logging
 from pipeline.stages.network import StampNetwork
 from pipeline.storage.locations import Location
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.exit_code import exit_code
 from pipeline.training.preprocess import normalised
 
 # Fixed, so that the file is the same whatever version of the exporter's default is installed.
@@ -212,18 +213,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--endpoint-url", help="S3 endpoint other than AWS")
     options = parser.parse_args(arguments)
     configure_logging()
-    try:
+
+    def work() -> int:
         checkpoint, out = (
             Location(url, options.region, options.endpoint_url) for url in (options.checkpoint, options.out)
         )
         spec = export_checkpoint(checkpoint, out)
-    except PipelineError as error:
-        failure = error
-    else:
         logger.info("exported", extra={"fields": {"out": options.out, **spec.model_dump(mode="json")}})
         return 0
-    logger.error("failed", extra={"fields": {"error": type(failure).__name__, "reason": str(failure)}})
-    return failure.exit_code
+
+    return exit_code(work)
 
 
 def _spec(checkpoint: Checkpoint, checkpoint_sha256: str, batch_size: int) -> NetworkSpec:

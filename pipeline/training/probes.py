@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import ROLES, SPLITS
-from pipeline.contracts.errors import ContractError, PipelineError, VerificationError
+from pipeline.contracts.errors import ContractError, VerificationError
 from pipeline.contracts.network_gate_config import NetworkGateSection, mask_name
 from pipeline.logs import configure_logging
 from pipeline.stages.cutouts import sky_sigma
@@ -41,6 +41,7 @@ from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.evaluation_tables import evaluation_identity
 from pipeline.storage.locations import Location, RunLayout
 from pipeline.storage.probe_tables import EMBEDDED_COLUMNS, probe_folder, probe_identity, read_probes, write_probes
+from pipeline.training.exit_code import exit_code
 from pipeline.training.preprocess import stamp_radius
 from pipeline.training.processes import configure_torch
 from pipeline.training.scorer import LOGIT_TOLERANCE, REPRODUCED_SCORES, Scorer, load_checkpoint, require_cube
@@ -309,17 +310,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True, help=what)
     options = parser.parse_args(arguments)
     configure_logging()
-    try:
+
+    def work() -> int:
         config = load_config(options.config)
         where = (config.run.region, config.run.endpoint_url)
         layout = RunLayout.at(Location(options.run, *where), config.run.cutouts_from)
         run_probes(config, layout, Location(options.checkpoint, *where))
-    except PipelineError as error:
-        failure = error
-    else:
         return 0
-    logger.error("failed", extra={"fields": {"error": type(failure).__name__, "reason": str(failure)}})
-    return failure.exit_code
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from pipeline.contracts.config import RunConfig
 from pipeline.contracts.config_file import load_config
 from pipeline.contracts.datasets import CUTOUTS
-from pipeline.contracts.errors import ContractError, PipelineError
+from pipeline.contracts.errors import ContractError
 from pipeline.logs import configure_logging
 from pipeline.stages.network import probability
 from pipeline.storage.cube import PublishedCube, open_cube
 from pipeline.storage.locations import Location
+from pipeline.training.exit_code import exit_code
 from pipeline.training.outputs import write_table
 from pipeline.training.processes import configure_torch
 from pipeline.training.scorer import (
@@ -102,18 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="URL", help="parquet file that the scores go to")
     options = parser.parse_args(arguments)
     configure_logging()
-    try:
+
+    def work() -> int:
         config = load_config(options.config)
         where = {"region": config.run.region, "endpoint_url": config.run.endpoint_url}
         checkpoint, out = Location(options.checkpoint, **where), Location(options.out, **where)
         table = score_cutouts(config, checkpoint, open_cube(Location(options.cube, **where)), out)
-    except PipelineError as error:
-        failure = error
-    else:
         logger.info("scored", extra={"fields": {"out": options.out, "stamps": table.num_rows}})
         return 0
-    logger.error("failed", extra={"fields": {"error": type(failure).__name__, "reason": str(failure)}})
-    return failure.exit_code
+
+    return exit_code(work)
 
 
 def _require_cutouts(cube: PublishedCube) -> None:

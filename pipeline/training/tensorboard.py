@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from pipeline.contracts.errors import ConfigError, ContractError, PipelineError
+from pipeline.contracts.errors import ConfigError, ContractError
 from pipeline.logs import configure_logging
 from pipeline.storage.locations import Location
+from pipeline.training.exit_code import exit_code
 from pipeline.training.history import EpochRecord, history_table
 
 HISTORY_FILE = "history.json"
@@ -81,18 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--endpoint-url", help="S3 endpoint other than AWS")
     options = parser.parse_args(arguments)
     configure_logging()
-    try:
+
+    def work() -> int:
         for url in options.trainings:
             history = read_history(Location(url, options.region, options.endpoint_url))
             folder = options.out / _folder_name(url)
             scalars = write_events(history, folder)
             logger.info("wrote events", extra={"fields": {"training": url, "out": str(folder), "scalars": scalars}})
-    except PipelineError as error:
-        failure = error
-    else:
         return 0
-    logger.error("failed", extra={"fields": {"error": type(failure).__name__, "reason": str(failure)}})
-    return failure.exit_code
+
+    return exit_code(work)
 
 
 def _folder_name(training: str) -> str:
