@@ -6,21 +6,29 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.kernels.counting import COUNTED, UNCOUNTED
+from pipeline.kernels.lanes import constant, splatter, storer
 from pipeline.kernels.light import IMAGE, image_brightness, sersic_brightness
 from pipeline.kernels.rays import shoot
-from pipeline.kernels.scratch import MAX_NODES, Tables, Workspace
+from pipeline.kernels.scratch import Tables, Workspace
 from pipeline.kernels.simd import nearest_f32
-from pipeline.kernels.spread_cells import spread_centroid, spread_nodes
+from pipeline.kernels.spread_cells import collect_1, collect_2, collect_4, spread_moments
 
 # Lists of cells in the workspace: of order 2, of order 4, to be divided, of order 1.
 TWOS, FOURS, DIVIDED, ONES = 0, 1, 2, 3
 
 _F = np.float32
-# Side up to which a cell is spread from its centroid, its inner structure being far below a pixel. [px]
-_CENTROID_SIDE_PX = _F(0.126)
+_BLOCK_NODES = 2048
+_WIDTH = 16
+
+_store_4, _store_16, _splat_4, _splat_16 = storer(4), storer(16), splatter(4), splatter(16)
+_x = 0.5 * np.polynomial.legendre.leggauss(2)[0]
+_across_2, _along_2 = constant([_x[k % 2] for k in range(4)]), constant([_x[k // 2] for k in range(4)])
+_x = 0.5 * np.polynomial.legendre.leggauss(4)[0]
+_across_4, _along_4 = constant([_x[k % 4] for k in range(16)]), constant([_x[k // 4] for k in range(16)])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
 def integrate_cells(
     order: int,
     count: int,
@@ -40,87 +48,83 @@ def integrate_cells(
     """Integrate the first `count` cells of the list of one order and spread their flux; the number of evaluations."""
     which = ONES if order == 1 else (TWOS if order == 2 else FOURS)
     per_cell = order * order
-    nodes, weights = tables.nodes[order], tables.weights[order]
-    cell_x, cell_y, cell_side = work.cell_x[which], work.cell_y[which], work.cell_side[which]
-    block = MAX_NODES // per_cell
-    per_scale = _F(1.0 / pixel_scale_arcsec)
+    block = _BLOCK_NODES // per_cell
+    per_scale, scale = _F(1.0 / pixel_scale_arcsec), _F(pixel_scale_arcsec)
     origin_x = _F(lens_x_arcsec / pixel_scale_arcsec + work.size // 2)
     origin_y = _F(lens_y_arcsec / pixel_scale_arcsec + work.size // 2)
-    scale = _F(pixel_scale_arcsec)
+    brightness, moments, lit = work.node_flux, work.moments, 0
+    stride = np.int32(work.stride)
     for start in range(0, count, block):
-        stop = min(count, start + block)
-        _place_nodes(order, start, stop, cell_x, cell_y, cell_side, nodes, scale, work.node_x, work.node_y)
-        e = (stop - start) * per_cell
-        shoot(kind, work.node_x, work.node_y, e, lens, field, work.node_src_x, work.node_src_y)
-        if profile == IMAGE:
-            image_brightness(work.node_src_x, work.node_src_y, e, light, template, work.node_flux)
+        n = min(block, count - start)
+        stop = start + n
+        x, y, side = work.cell_x[which, start:stop], work.cell_y[which, start:stop], work.cell_side[which, start:stop]
+        _place_nodes(order, x, y, side, scale, work.node_x, work.node_y)
+        # Up to whole vectors; what is beyond the nodes is not read.
+        nodes = -(-n * per_cell // _WIDTH) * _WIDTH
+        _evaluate(
+            profile, light, template, kind, lens, field, nodes,
+            work.node_x, work.node_y, work.node_src_x, work.node_src_y, brightness,
+        )  # fmt: skip
+        x_px, y_px, first = work.node_x[:n], work.node_y[:n], work.lit[lit : lit + n]
+        for k in range(n):
+            # From the lens in arcsec to pixels of the stamp, then from the pixel's centre.
+            j_px, i_px = x[k] * per_scale + origin_x, y[k] * per_scale + origin_y
+            j, i = nearest_f32(j_px), nearest_f32(i_px)
+            x_px[k], y_px[k] = j_px - j, i_px - i
+            first[k] = np.int32(i) * stride + np.int32(j)
+        if order == 1:
+            lit = collect_1(brightness, x_px, y_px, side, moments, work.lit, lit)
+        elif order == 2:
+            lit = collect_2(brightness, x_px, y_px, side, moments, work.lit, lit)
         else:
-            sersic_brightness(work.node_src_x, work.node_src_y, e, light, work.node_flux)
-        e = 0
-        for k in range(start, stop):
-            # Cell centre in pixels of the stamp, then from its pixel's centre.
-            x, y = cell_x[k] * per_scale + origin_x, cell_y[k] * per_scale + origin_y
-            j, i = nearest_f32(x), nearest_f32(y)
-            x -= j
-            y -= i
-            side = cell_side[k]
-            first = int(i) * work.stride + int(j)
-            if side < _CENTROID_SIDE_PX:
-                spread_centroid(
-                    work.node_flux, e, order, nodes, weights, side, x, y, first, work.stride, tables.spread, spread
-                )
-            else:
-                spread_nodes(
-                    work.node_flux, e, order, nodes, weights, side, x, y, first, work.stride, tables.spread,
-                    work.along, spread,
-                )  # fmt: skip
-            e += per_cell
+            lit = collect_4(brightness, x_px, y_px, side, moments, work.lit, lit)
+    spread_moments(work.lit, lit, moments, work.stride, tables.spread, spread)
     return count * per_cell
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
 def _place_nodes(
     order: int,
-    start: int,
-    stop: int,
-    cell_x: NDArray[np.float32],
-    cell_y: NDArray[np.float32],
-    cell_side: NDArray[np.float32],
-    nodes: NDArray[np.float32],
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    side: NDArray[np.float32],
     scale: np.float32,
     node_x: NDArray[np.float32],
     node_y: NDArray[np.float32],
 ) -> None:
-    """Positions of the nodes of cells start .. stop - 1, rows first; written out, the runs being too short to loop."""
+    """Positions of the nodes of cells, rows first."""
     if order == 1:
-        for k in range(start, stop):
-            node_x[k - start] = cell_x[k]
-            node_y[k - start] = cell_y[k]
+        for k in range(side.size):
+            node_x[k] = x[k]
+            node_y[k] = y[k]
     elif order == 2:
-        outer = nodes[1] * scale
-        for k in range(start, stop):
-            x, y, e = cell_x[k], cell_y[k], 4 * (k - start)
-            far = outer * cell_side[k]
-            node_x[e] = x - far
-            node_x[e + 1] = x + far
-            node_x[e + 2] = x - far
-            node_x[e + 3] = x + far
-            node_y[e] = y - far
-            node_y[e + 1] = y - far
-            node_y[e + 2] = y + far
-            node_y[e + 3] = y + far
+        for k in range(side.size):
+            _store_4(node_x, 4 * k, _across_2() * (side[k] * scale) + _splat_4(x[k]))
+            _store_4(node_y, 4 * k, _along_2() * (side[k] * scale) + _splat_4(y[k]))
     else:
-        inner, outer = nodes[2] * scale, nodes[3] * scale
-        for k in range(start, stop):
-            x, y, e = cell_x[k], cell_y[k], 16 * (k - start)
-            near, far = inner * cell_side[k], outer * cell_side[k]
-            for a in range(0, 16, 4):
-                node_x[e + a] = x - far
-                node_x[e + a + 1] = x - near
-                node_x[e + a + 2] = x + near
-                node_x[e + a + 3] = x + far
-            for b in range(4):
-                node_y[e + b] = y - far
-                node_y[e + b + 4] = y - near
-                node_y[e + b + 8] = y + near
-                node_y[e + b + 12] = y + far
+        for k in range(side.size):
+            _store_16(node_x, 16 * k, _across_4() * (side[k] * scale) + _splat_16(x[k]))
+            _store_16(node_y, 16 * k, _along_4() * (side[k] * scale) + _splat_16(y[k]))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **COUNTED)
+def _evaluate(
+    profile: int,
+    light: NDArray[np.float64],
+    template: NDArray[np.float32],
+    kind: int,
+    lens: NDArray[np.float64],
+    field: NDArray[np.float32],
+    count: int,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    src_x: NDArray[np.float32],
+    src_y: NDArray[np.float32],
+    brightness: NDArray[np.float32],
+) -> None:
+    """Brightness at the first `count` positions (x, y); src_x and src_y receive their source positions."""
+    shoot(kind, x, y, count, lens, field, src_x, src_y)
+    if profile == IMAGE:
+        image_brightness(src_x, src_y, count, light, template, brightness)
+    else:
+        sersic_brightness(src_x, src_y, count, light, brightness)

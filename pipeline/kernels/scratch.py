@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.kernels.simd import LANES
-from pipeline.kernels.spreading import SPREAD_PX, spread_box, spread_table
+from pipeline.kernels.spreading import SPREAD_POWERS, SPREAD_PX, spread_box, spread_powers
 
 MAX_ORDER = 4
 MAX_CELLS = 2**20
@@ -20,14 +20,10 @@ class Tables(NamedTuple):
     """Constants that do not depend on the draw.
 
     Attributes:
-        nodes: (order, MAX_ORDER) float32 Gauss-Legendre nodes in (-0.5, 0.5), row n for order n.
-        weights: the same shape, weights of sum 1.
-        spread: `spreading.spread_table`, flattened.
+        spread: `spreading.spread_powers`, flattened.
         box: `spreading.spread_box`.
     """
 
-    nodes: NDArray[np.float32]
-    weights: NDArray[np.float32]
     spread: NDArray[np.float32]
     box: NDArray[np.float32]
 
@@ -36,7 +32,8 @@ class Workspace(NamedTuple):
     """Scratch arrays for stamps of (size, size) pixels; not shared between threads.
 
     pixel_*, src_*, brightness, extent2 and order hold the pixels of a box, row after row; cell_* four lists of cells,
-    child_* the quarters of divided cells, node_* the positions at which brightness is evaluated.
+    child_* the quarters of divided cells, node_* the positions at which brightness is evaluated; moments and lit are
+    those of `spread_cells`, of which all moments are 0 between calls.
     """
 
     size: int
@@ -50,7 +47,6 @@ class Workspace(NamedTuple):
     order: NDArray[np.float32]
     steps: NDArray[np.float32]
     row: NDArray[np.float32]
-    along: NDArray[np.float32]
     counts: NDArray[np.int64]
     cell_x: NDArray[np.float32]
     cell_y: NDArray[np.float32]
@@ -66,6 +62,8 @@ class Workspace(NamedTuple):
     node_src_x: NDArray[np.float32]
     node_src_y: NDArray[np.float32]
     node_flux: NDArray[np.float32]
+    moments: NDArray[np.float32]
+    lit: NDArray[np.int64]
 
 
 def spread_stride(size: int) -> int:
@@ -78,13 +76,8 @@ def spread_stride(size: int) -> int:
 
 @lru_cache(maxsize=1)
 def integration_tables() -> Tables:
-    """The quadrature rules and spreading weights that `cells.integrate_component` takes."""
-    nodes = np.zeros((MAX_ORDER + 1, MAX_ORDER), np.float32)
-    weights = np.zeros((MAX_ORDER + 1, MAX_ORDER), np.float32)
-    for order in range(1, MAX_ORDER + 1):
-        x, w = np.polynomial.legendre.leggauss(order)
-        nodes[order, :order], weights[order, :order] = 0.5 * x, 0.5 * w
-    return Tables(nodes, weights, spread_table().ravel(), spread_box())
+    """The spreading weights that `cells.integrate_component` takes."""
+    return Tables(spread_powers().ravel(), spread_box())
 
 
 def workspace(size: int) -> Workspace:
@@ -108,7 +101,6 @@ def workspace(size: int) -> Workspace:
         order=floats(area),
         steps=floats(area + size + 1),
         row=floats(2 * size + 16),
-        along=floats(MAX_ORDER * LANES),
         counts=np.zeros(4, np.int64),
         cell_x=floats(4, cells),
         cell_y=floats(4, cells),
@@ -124,4 +116,6 @@ def workspace(size: int) -> Workspace:
         node_src_x=floats(MAX_NODES),
         node_src_y=floats(MAX_NODES),
         node_flux=floats(MAX_NODES),
+        moments=floats(size * spread_stride(size) * SPREAD_POWERS**2),
+        lit=np.zeros(cells, np.int64),
     )

@@ -3,9 +3,6 @@
 Numba calls libm for exp, log and atan, one element at a time; these are polynomials on the bits of the
 number, inlined into the loop that uses them. Coefficients: Moshier, Cephes mathematical library (netlib).
 Constants are float32 literals throughout, because one float64 operand would halve the vector width.
-
-`set_lanes_*` and `add_lanes_*` are sums of weighted rows of LANES numbers, straight-line vector code for rows so short
-that a loop, with its checks whether target and source overlap, would cost more than the work.
 """
 
 from __future__ import annotations
@@ -94,76 +91,6 @@ def _select_intrinsic() -> Callable[..., Any]:
 
 
 select_f32 = _select_intrinsic()
-
-
-def _lanes_intrinsic(terms: int, adds: bool) -> Callable[..., Any]:
-    """target[position : position + LANES] (+)= sum of weight * source[row : row + LANES] over `terms` rows.
-
-    Called as (target, position, source, row_1 .. row_n, weight_1 .. weight_n) on contiguous float32 arrays; positions
-    and rows are counted in numbers, not checked.
-    """
-
-    def signature(target: Any, source: Any) -> Any:
-        rows, weights = [types.int64] * terms, [types.float32] * terms
-        return types.void(target, types.int64, source, *rows, *weights)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = ir.VectorType(ir.FloatType(), LANES)
-
-        def pointer(index: int, offset: Any) -> Any:
-            kind = signature.args[index]
-            data = context.make_array(kind)(context, builder, arguments[index]).data
-            return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
-
-        def load(address: Any) -> Any:
-            value = builder.load(address)
-            value.align = 4
-            return value
-
-        def splat(scalar: Any) -> Any:
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-            first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-            return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), lanes)
-
-        target = pointer(0, arguments[1])
-        total = load(target) if adds else None
-        for term in range(terms):
-            row = load(pointer(2, arguments[3 + term]))
-            product = builder.fmul(splat(arguments[3 + terms + term]), row, flags=("contract",))
-            total = product if total is None else builder.fadd(total, product, flags=("contract",))
-        builder.store(total, target).align = 4
-        return context.get_dummy_value()
-
-    if terms == 1:
-
-        @intrinsic
-        def one(_typing: Any, target: Any, _position: Any, source: Any, _r0: Any, _w0: Any) -> Any:
-            return signature(target, source), generate
-
-        return one
-    if terms == 2:
-
-        @intrinsic
-        def two(_typing: Any, target: Any, _position: Any, source: Any, _r0: Any, _r1: Any, _w0: Any, _w1: Any) -> Any:
-            return signature(target, source), generate
-
-        return two
-
-    @intrinsic
-    def four(
-        _typing: Any, target: Any, _position: Any, source: Any,
-        _r0: Any, _r1: Any, _r2: Any, _r3: Any, _w0: Any, _w1: Any, _w2: Any, _w3: Any,
-    ) -> Any:  # fmt: skip
-        return signature(target, source), generate
-
-    return four
-
-
-set_lanes_2 = _lanes_intrinsic(2, adds=False)
-set_lanes_4 = _lanes_intrinsic(4, adds=False)
-add_lanes_1 = _lanes_intrinsic(1, adds=True)
-add_lanes_2 = _lanes_intrinsic(2, adds=True)
-add_lanes_4 = _lanes_intrinsic(4, adds=True)
 
 
 @njit(inline="always", fastmath=True)

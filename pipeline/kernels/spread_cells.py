@@ -1,111 +1,177 @@
-"""Deposition of integrated cells on the spread stamp, each node with the weights of its own position."""
+"""Collection of integrated cells as moments of their pixels, and deposition of these on the spread stamp.
+
+The weights with which a sample at (x, y) of its pixel is spread are sums of products x**p y**q, p, q < SPREAD_POWERS.
+So a cell adds, for each of these products, the sum over its samples of flux times product to the moments of its
+pixel: 16 numbers, one vector. A pixel is spread once, when all its cells are collected.
+
+Moments are kept at MOMENTS * first on, q major, where `first` is the index in the flattened spread stamp of the lowest
+row and column that the pixel reaches. Fluxes of a cell are those of Gauss-Legendre nodes, rows first.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.simd import LANES, add_lanes_1, add_lanes_2, add_lanes_4, set_lanes_2, set_lanes_4
-from pipeline.kernels.spreading import SPREAD_PX, SPREAD_STEPS
+from pipeline.kernels.counting import UNCOUNTED
+from pipeline.kernels.lanes import constant, loader, picker, splatter, storer
+from pipeline.kernels.simd import LANES
+from pipeline.kernels.spreading import SPREAD_POWERS, SPREAD_PX
+
+MOMENTS = SPREAD_POWERS * SPREAD_POWERS
 
 _F = np.float32
 _ROWS = 2 * SPREAD_PX + 1
+_ALL = range(MOMENTS)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _row(position_px: np.float32) -> int:
-    """Where the weights of a position within its pixel begin in the table."""
-    step = int((position_px + _F(0.5)) * _F(SPREAD_STEPS))
-    return LANES * min(max(step, 0), SPREAD_STEPS - 1)
+def _powers(exponents: Sequence[int]) -> Callable[..., Any]:
+    """A compiled function (vector) -> its lanes to the power of these exponents, 0 to 3."""
+    even, odd = constant([p % 2 == 0 for p in exponents]), constant([p % 2 == 1 for p in exponents])
+    low, high = constant([p < 2 for p in exponents]), constant([p >= 2 for p in exponents])
+
+    @njit(nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+    def raised(x: Any) -> Any:
+        return (x * odd() + even()) * (x * x * high() + low())
+
+    return raised
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def spread_point(
-    x_px: np.float32, y_px: np.float32, amount: np.float32, first: int, stride: int,
-    table: NDArray[np.float32], spread: NDArray[np.float32],
-) -> None:  # fmt: skip
-    """Spread one flux from a position.
+_load_4, _load_8, _load_16 = loader(4), loader(8), loader(16)
+_store_8, _store_16, _splat, _zeros = storer(8), storer(16), splatter(16), constant([0.0] * MOMENTS)
+
+# Lane k of a vector of 16 is (k // 4, k % 4), outer and inner number: (q, p) for moments.
+_powers_outer, _powers_inner = _powers([k // 4 for k in _ALL]), _powers([k % 4 for k in _ALL])
+_inner_0, _inner_1, _inner_2, _inner_3 = (picker([4 * (k // 4) + n for k in _ALL]) for n in range(4))
+_outer_0, _outer_1, _outer_2, _outer_3 = (picker([4 * n + k % 4 for k in _ALL]) for n in range(4))
+
+_x, _w = np.polynomial.legendre.leggauss(4)
+_nodes_outer, _nodes_inner = constant([0.5 * _x[k // 4] for k in _ALL]), constant([0.5 * _x[k % 4] for k in _ALL])
+_weights = constant([0.25 * _w[k // 4] * _w[k % 4] for k in _ALL])
+
+# Both axes of a cell of order 2 in one vector: along x the powers of node 0, of node 1, then along y.
+_x = np.polynomial.legendre.leggauss(2)[0]
+_nodes_both = constant([0.5 * _x[k // 4 % 2] for k in _ALL])
+_along_x, _along_y = constant([k < 8 for k in _ALL]), constant([k >= 8 for k in _ALL])
+_x_0, _x_1 = picker([k % 4 for k in _ALL]), picker([4 + k % 4 for k in _ALL])
+_y_0, _y_1 = picker([8 + k // 4 for k in _ALL]), picker([12 + k // 4 for k in _ALL])
+_all_0, _all_1, _all_2, _all_3 = (picker([n] * MOMENTS) for n in range(4))
+
+# Rows of LANES weights, two at a time: those of q and q + 1.
+_below_0, _below_1, _below_2, _below_3 = (picker([4 * (k // 8) + p for k in _ALL]) for p in range(4))
+_above_0, _above_1, _above_2, _above_3 = (picker([8 + 4 * (k // 8) + p for k in _ALL]) for p in range(4))
+_twice, _first_row, _second_row = picker([k % 8 for k in _ALL]), picker(range(8)), picker(range(8, 16))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
+def collect_1(
+    brightness: NDArray[np.float32], x_px: NDArray[np.float32], y_px: NDArray[np.float32], side_px: NDArray[np.float32],
+    moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
+) -> int:  # fmt: skip
+    """Add cells of one sample to the moments of their pixels.
 
     Args:
-        x_px, y_px: position from the centre of its pixel, in [-0.5, 0.5]. [px]
-        amount: the flux.
-        first: where the lowest row and column that it reaches lie in `spread`.
+        brightness: (node,) brightness of the cells' nodes, cell after cell. [flux per pixel]
+        x_px, y_px: (cell,) centres of the cells from the centres of their pixels. [px]
+        side_px: (cell,) sides of the cells. [px]
+        moments: of all pixels.
+        pixels: `first` of pixels with light, then of the cells' pixels; those of them that had none come to the former.
+        lit: how many pixels with light are listed. A pixel that gets none may be listed more than once.
+
+    Returns:
+        `lit` after these cells.
+    """
+    first = pixels[lit:]
+    for k in range(side_px.size):
+        pixel, at, x, y = first[k], MOMENTS * first[k], x_px[k], y_px[k]
+        pixels[lit] = pixel
+        lit += moments[at] == _F(0.0)
+        powers = _powers_inner(_splat(x)) * _powers_outer(_splat(y))
+        side = side_px[k]
+        _store_16(moments, at, _load_16(moments, at) + powers * (brightness[k] * side * side))
+    return lit
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
+def collect_2(
+    brightness: NDArray[np.float32], x_px: NDArray[np.float32], y_px: NDArray[np.float32], side_px: NDArray[np.float32],
+    moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
+) -> int:  # fmt: skip
+    """Add cells of 2 x 2 samples to the moments of their pixels. Arguments as in `collect_1`."""
+    first = pixels[lit:]
+    for k in range(side_px.size):
+        pixel, at, x, y = first[k], MOMENTS * first[k], x_px[k], y_px[k]
+        pixels[lit] = pixel
+        lit += moments[at] == _F(0.0)
+        side = side_px[k]
+        powers = _powers_inner(_along_x() * x + _along_y() * y + _nodes_both() * side)
+        x0, x1 = _x_0(powers), _x_1(powers)
+        flux = _load_4(brightness, 4 * k) * (_F(0.25) * side * side)
+        below = _all_0(flux) * x0 + _all_1(flux) * x1
+        above = _all_2(flux) * x0 + _all_3(flux) * x1
+        _store_16(moments, at, _load_16(moments, at) + below * _y_0(powers) + above * _y_1(powers))
+    return lit
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
+def collect_4(
+    brightness: NDArray[np.float32], x_px: NDArray[np.float32], y_px: NDArray[np.float32], side_px: NDArray[np.float32],
+    moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
+) -> int:  # fmt: skip
+    """Add cells of 4 x 4 samples to the moments of their pixels. Arguments as in `collect_1`."""
+    first = pixels[lit:]
+    for k in range(side_px.size):
+        pixel, at, x, y = first[k], MOMENTS * first[k], x_px[k], y_px[k]
+        pixels[lit] = pixel
+        lit += moments[at] == _F(0.0)
+        side = side_px[k]
+        flux = _load_16(brightness, 16 * k) * (_weights() * (side * side))
+        px = _powers_inner(_nodes_outer() * side + _splat(x))
+        py = _powers_outer(_nodes_inner() * side + _splat(y))
+        # Lanes of `along`: row of samples, p.
+        along = (_inner_0(flux) * _outer_0(px) + _inner_1(flux) * _outer_1(px)) + (
+            _inner_2(flux) * _outer_2(px) + _inner_3(flux) * _outer_3(px)
+        )
+        total = (_inner_0(py) * _outer_0(along) + _inner_1(py) * _outer_1(along)) + (
+            _inner_2(py) * _outer_2(along) + _inner_3(py) * _outer_3(along)
+        )
+        _store_16(moments, at, _load_16(moments, at) + total)
+    return lit
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
+def spread_moments(
+    pixels: NDArray[np.int64], count: int, moments: NDArray[np.float32], stride: int,
+    powers: NDArray[np.float32], spread: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Spread the moments of pixels, and set them to 0.
+
+    Args:
+        pixels: (count or more,) `first` of each; of a pixel named twice all is spread the first time.
+        count: how many.
+        moments: of all pixels.
         stride: length of a row of `spread`.
-        table: `spreading.spread_table`, flattened.
+        powers: `spreading.spread_powers`, flattened.
         spread: flattened spread stamp; the flux is added.
     """
-    tx, ty = _row(x_px), _row(y_px)
-    for g in range(_ROWS):
-        add_lanes_1(spread, first + g * stride, table, tx, amount * table[ty + g])
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def spread_centroid(
-    brightness: NDArray[np.float32], e: int, order: int, nodes: NDArray[np.float32], weights: NDArray[np.float32],
-    side: np.float32, x_px: np.float32, y_px: np.float32, first: int, stride: int,
-    table: NDArray[np.float32], spread: NDArray[np.float32],
-) -> None:  # fmt: skip
-    """Spread a whole cell from the centroid of its flux. Arguments as in `spread_nodes`."""
-    total, moment_x, moment_y = _F(0.0), _F(0.0), _F(0.0)
-    for a in range(order):
-        for b in range(order):
-            value = brightness[e + a * order + b] * weights[a] * weights[b]
-            total += value
-            moment_x += value * nodes[b]
-            moment_y += value * nodes[a]
-    if total > _F(0.0):
-        x, y = x_px + side * moment_x / total, y_px + side * moment_y / total
-        spread_point(x, y, total * side * side, first, stride, table, spread)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def spread_nodes(
-    brightness: NDArray[np.float32], e: int, order: int, nodes: NDArray[np.float32], weights: NDArray[np.float32],
-    side: np.float32, x_px: np.float32, y_px: np.float32, first: int, stride: int,
-    table: NDArray[np.float32], along: NDArray[np.float32], spread: NDArray[np.float32],
-) -> None:  # fmt: skip
-    """Spread the flux of every node of a cell: first along rows into `along`, then along columns.
-
-    Args:
-        brightness: (node,) brightness; the cell's nodes begin at `e`, rows first. [flux per pixel]
-        order: nodes an axis: 1, 2 or 4.
-        nodes, weights: of that order, in units of the cell's side.
-        side: of the cell. [px]
-        x_px, y_px: centre of the cell from the centre of its pixel. [px]
-        first, stride, table, spread: as in `spread_point`.
-        along: (4 * LANES,) scratch.
-    """
-    if order == 1:
-        spread_point(x_px, y_px, brightness[e] * side * side, first, stride, table, spread)
-    elif order == 2:
-        w = _F(0.25) * side * side
-        r0, r1 = _row(x_px + nodes[0] * side), _row(x_px + nodes[1] * side)
-        set_lanes_2(along, 0, table, r0, r1, w * brightness[e], w * brightness[e + 1])
-        set_lanes_2(along, LANES, table, r0, r1, w * brightness[e + 2], w * brightness[e + 3])
-        y0, y1 = _row(y_px + nodes[0] * side), _row(y_px + nodes[1] * side)
+    t0, t1 = _twice(_load_8(powers, 0)), _twice(_load_8(powers, LANES))
+    t2, t3 = _twice(_load_8(powers, 2 * LANES)), _twice(_load_8(powers, 3 * LANES))
+    for k in range(count):
+        first = pixels[k]
+        m = _load_16(moments, MOMENTS * first)
+        _store_16(moments, MOMENTS * first, _zeros())
+        below = (_below_0(m) * t0 + _below_1(m) * t1) + (_below_2(m) * t2 + _below_3(m) * t3)
+        above = (_above_0(m) * t0 + _above_1(m) * t1) + (_above_2(m) * t2 + _above_3(m) * t3)
+        q0, q1, q2, q3 = _first_row(below), _second_row(below), _first_row(above), _second_row(above)
         for g in range(_ROWS):
-            add_lanes_2(spread, first + g * stride, along, 0, LANES, table[y0 + g], table[y1 + g])
-    else:
-        r0, r1 = _row(x_px + nodes[0] * side), _row(x_px + nodes[1] * side)
-        r2, r3 = _row(x_px + nodes[2] * side), _row(x_px + nodes[3] * side)
-        w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
-        for a in range(4):
-            w, k = side * side * weights[a], e + 4 * a
-            f0, f1, f2, f3 = (
-                w * w0 * brightness[k],
-                w * w1 * brightness[k + 1],
-                w * w2 * brightness[k + 2],
-                w * w3 * brightness[k + 3],
+            total = (q0 * powers[g] + q1 * powers[LANES + g]) + (
+                q2 * powers[2 * LANES + g] + q3 * powers[3 * LANES + g]
             )
-            set_lanes_4(along, a * LANES, table, r0, r1, r2, r3, f0, f1, f2, f3)
-        y0, y1 = _row(y_px + nodes[0] * side), _row(y_px + nodes[1] * side)
-        y2, y3 = _row(y_px + nodes[2] * side), _row(y_px + nodes[3] * side)
-        for g in range(_ROWS):
-            add_lanes_4(
-                spread, first + g * stride, along, 0, LANES, 2 * LANES, 3 * LANES,
-                table[y0 + g], table[y1 + g], table[y2 + g], table[y3 + g],
-            )  # fmt: skip
+            _store_8(spread, first + g * stride, _load_8(spread, first + g * stride) + total)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)

@@ -8,11 +8,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.kernels.simd import (
-    LANES,
     abs_f32,
-    add_lanes_1,
-    add_lanes_2,
-    add_lanes_4,
     atan_f32,
     exp2_f32,
     log2_f32,
@@ -20,8 +16,6 @@ from pipeline.kernels.simd import (
     min_f32,
     nearest_f32,
     select_f32,
-    set_lanes_2,
-    set_lanes_4,
     sqrt_f32,
 )
 
@@ -54,21 +48,6 @@ def _simple(x: Floats, y: Floats, out: NDArray[np.float32]) -> None:
         out[2, k] = min_f32(x[k], y[k])
         out[3, k] = max_f32(x[k], y[k])
         out[4, k] = select_f32(x[k] > y[k], x[k], np.float32(-7.0))
-
-
-@njit(error_model="numpy")
-def _lanes(terms: int, adds: bool, target: Floats, position: int, source: Floats, rows: NDArray[np.int64]) -> None:
-    w = np.float32(1.0) / rows.astype(np.float32)
-    if terms == 1:
-        add_lanes_1(target, position, source, rows[0], w[0])
-    elif terms == 2 and adds:
-        add_lanes_2(target, position, source, rows[0], rows[1], w[0], w[1])
-    elif terms == 2:
-        set_lanes_2(target, position, source, rows[0], rows[1], w[0], w[1])
-    elif adds:
-        add_lanes_4(target, position, source, rows[0], rows[1], rows[2], rows[3], w[0], w[1], w[2], w[3])
-    else:
-        set_lanes_4(target, position, source, rows[0], rows[1], rows[2], rows[3], w[0], w[1], w[2], w[3])
 
 
 def test_log2_holds_its_error_over_all_normal_numbers() -> None:
@@ -115,19 +94,3 @@ def test_selection_and_rounding_equal_numpy() -> None:
     _simple(x, y, out)
     expected = [np.sqrt(np.abs(x)), np.rint(x), np.minimum(x, y), np.maximum(x, y), np.where(x > y, x, -7.0)]
     assert np.array_equal(out, np.array(expected, np.float32))
-
-
-@pytest.mark.parametrize(("terms", "adds"), [(1, True), (2, True), (2, False), (4, True), (4, False)])
-def test_lanes_are_sums_of_weighted_rows(terms: int, adds: bool) -> None:
-    """Eight numbers at an unaligned position get the weighted sum of the rows, the others stay as they are."""
-    generator = np.random.default_rng(terms)
-    source = generator.normal(size=64).astype(np.float32)
-    before = generator.normal(size=40).astype(np.float32)
-    rows = np.array([3, 8, 17, 55][:terms])
-    target = before.copy()
-    _lanes(terms, adds, target, 5, source, rows)
-    expected = before.astype(np.float64)
-    total = sum(source[row : row + LANES].astype(np.float64) / row for row in rows)
-    expected[5 : 5 + LANES] = total + (expected[5 : 5 + LANES] if adds else 0.0)
-    assert target == pytest.approx(expected, abs=1e-6)
-    assert np.array_equal(np.delete(target, np.s_[5 : 5 + LANES]), np.delete(before, np.s_[5 : 5 + LANES]))

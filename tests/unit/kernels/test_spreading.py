@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.contracts.survey import FWHM_PER_SIGMA, PIXEL_SCALE_ARCSEC
 from pipeline.kernels.psf import psf_fwhm_arcsec
 from pipeline.kernels.simd import LANES
 from pipeline.kernels.spreading import (
+    SPREAD_POWERS,
     SPREAD_PX,
-    SPREAD_STEPS,
     spread_box,
+    spread_powers,
     spread_profile,
-    spread_table,
     spread_transfer,
 )
 
+_POSITIONS = np.linspace(-0.5, 0.5, 33)
+_PIXEL = np.arange(-SPREAD_PX, SPREAD_PX + 1)
 
-def _positions() -> np.ndarray:
-    return (np.arange(SPREAD_STEPS) + 0.5) / SPREAD_STEPS - 0.5
+
+def _weights() -> NDArray[np.float64]:
+    """(position, pixel) weights, from the coefficients."""
+    return _POSITIONS[:, None] ** np.arange(SPREAD_POWERS) @ spread_powers()[:, : _PIXEL.size].astype(np.float64)
 
 
 def test_transfer_is_the_transform_of_the_profile() -> None:
@@ -50,29 +55,37 @@ def test_profile_is_even_and_ends_at_two_and_a_half_pixels() -> None:
     assert spread_profile(2.4999) < 1e-3 * spread_profile(0.0)
 
 
-def test_table_rows_sum_to_one() -> None:
-    """At every position the five weights sum to one; the padding is zero; the table mirrors itself."""
-    table = spread_table()
-    assert table.shape == (SPREAD_STEPS, LANES)
-    assert table.dtype == np.float32
-    assert table.sum(axis=1, dtype=np.float64) == pytest.approx(np.ones(SPREAD_STEPS), abs=2e-7)
-    assert (table[:, 2 * SPREAD_PX + 1 :] == 0.0).all()
-    assert np.array_equal(table[::-1, 2 * SPREAD_PX :: -1], table[:, : 2 * SPREAD_PX + 1])
+def test_weights_are_cubics_near_the_profile() -> None:
+    """At every position of a pixel the five weights sum to one and are phi to 1.4e-3; the padding is zero."""
+    powers = spread_powers()
+    assert powers.shape == (SPREAD_POWERS, LANES)
+    assert powers.dtype == np.float32
+    assert (powers[:, _PIXEL.size :] == 0.0).all()
+    assert _weights().sum(axis=1) == pytest.approx(np.ones(_POSITIONS.size), abs=2e-7)
+    assert np.abs(_weights() - spread_profile(_POSITIONS[:, None] - _PIXEL)).max() < 1.4e-3
 
 
-def test_table_keeps_the_position() -> None:
-    """The first moment of each row is the position of its sample to 0.001 px, that of the box zero."""
-    moment = spread_table()[:, : 2 * SPREAD_PX + 1].astype(np.float64) @ np.arange(-SPREAD_PX, SPREAD_PX + 1)
-    assert np.abs(moment - _positions()).max() < 1e-3
-    assert spread_box().astype(np.float64) @ np.arange(-2, 3) == pytest.approx(0.0, abs=1e-7)
+def test_weights_mirror_themselves() -> None:
+    """Weights at -x are those at x in reverse order: even powers are even in the pixel, odd powers odd."""
+    powers = spread_powers()[:, : _PIXEL.size]
+    for p, row in enumerate(powers):
+        assert row[::-1] == pytest.approx((-1) ** p * row, abs=1e-7)
+
+
+def test_weights_keep_the_position() -> None:
+    """The first moment of the weights is the position of their sample to 0.001 px, that of the box zero."""
+    assert np.abs(_weights() @ _PIXEL - _POSITIONS).max() < 1e-3
+    assert spread_box().astype(np.float64) @ _PIXEL == pytest.approx(0.0, abs=1e-7)
 
 
 def test_box_is_the_mean_of_the_table() -> None:
-    """A whole pixel is spread as the average over samples inside it, and keeps its flux."""
+    """A whole pixel is spread as the average over samples inside it, to the error of cubics, and keeps its flux."""
     box = spread_box()
     assert box.dtype == np.float32
     assert box.sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-7)
-    assert box == pytest.approx(spread_table()[:, :5].mean(axis=0, dtype=np.float64), abs=1e-6)
+    trapezia = np.full(_POSITIONS.size, 1.0 / (_POSITIONS.size - 1))
+    trapezia[[0, -1]] *= 0.5
+    assert box == pytest.approx(trapezia @ _weights(), abs=3e-4)
 
 
 @pytest.mark.parametrize("psfsize_arcsec", [0.9, 1.1, 1.3, 1.6])
@@ -82,9 +95,9 @@ def test_spread_point_source_equals_the_profile(psfsize_arcsec: float) -> None:
     frequency = np.fft.rfftfreq(size)
     transfer = np.exp(-2.0 * (np.pi * sigma_px * frequency) ** 2) / spread_transfer(frequency)
     pixel = np.arange(size) - size // 2
-    for position, weights in list(zip(_positions(), spread_table(), strict=True))[::31]:
+    for position, weights in zip(_POSITIONS, _weights(), strict=True):
         axis = np.zeros(size)
-        axis[size // 2 - SPREAD_PX : size // 2 + SPREAD_PX + 1] = weights[: 2 * SPREAD_PX + 1]
+        axis[size // 2 - SPREAD_PX : size // 2 + SPREAD_PX + 1] = weights
         result = np.fft.irfft(np.fft.rfft(axis) * transfer, size)
         exact = np.exp(-0.5 * ((pixel - position) / sigma_px) ** 2) / (np.sqrt(2 * np.pi) * sigma_px)
         assert np.abs(result - exact).max() < 1e-3 * exact.max()
