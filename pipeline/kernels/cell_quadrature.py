@@ -1,4 +1,4 @@
-"""Gauss-Legendre integration of lists of cells of one order, and their deposition on the spread stamp."""
+"""Gauss-Legendre integration of the lists of cells of each order, and their deposition on the spread stamp."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.kernels.counting import COUNTED, UNCOUNTED
 from pipeline.kernels.lanes import constant, splatter, storer
 from pipeline.kernels.light import IMAGE, image_brightness, sersic_brightness
 from pipeline.kernels.rays import shoot
-from pipeline.kernels.scratch import Tables, Workspace
+from pipeline.kernels.scratch import MAX_NODES, Tables, Workspace
 from pipeline.kernels.simd import nearest_f32
 from pipeline.kernels.spread_cells import collect_1, collect_2, collect_4, spread_moments
 
@@ -18,7 +18,7 @@ from pipeline.kernels.spread_cells import collect_1, collect_2, collect_4, sprea
 TWOS, FOURS, DIVIDED, ONES = 0, 1, 2, 3
 
 _F = np.float32
-_BLOCK_NODES = 2048
+# Numbers of a vector.
 _WIDTH = 16
 
 _store_4, _store_16, _splat_4, _splat_16 = storer(4), storer(16), splatter(4), splatter(16)
@@ -30,8 +30,6 @@ _across_4, _along_4 = constant([_x[k % 4] for k in range(16)]), constant([_x[k /
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
 def integrate_cells(
-    order: int,
-    count: int,
     profile: int,
     light: NDArray[np.float64],
     template: NDArray[np.float32],
@@ -45,41 +43,49 @@ def integrate_cells(
     work: Workspace,
     spread: NDArray[np.float32],
 ) -> float:
-    """Integrate the first `count` cells of the list of one order and spread their flux; the number of evaluations."""
-    which = ONES if order == 1 else (TWOS if order == 2 else FOURS)
-    per_cell = order * order
-    block = _BLOCK_NODES // per_cell
-    per_scale, scale = _F(1.0 / pixel_scale_arcsec), _F(pixel_scale_arcsec)
+    """Integrate the listed cells of orders 1, 2 and 4 and spread their flux.
+
+    Arguments as in `cells.integrate_component`.
+
+    Returns:
+        Number of brightness evaluations.
+    """
+    per_scale, scale, stride = _F(1.0 / pixel_scale_arcsec), _F(pixel_scale_arcsec), np.int32(work.stride)
     origin_x = _F(lens_x_arcsec / pixel_scale_arcsec + work.size // 2)
     origin_y = _F(lens_y_arcsec / pixel_scale_arcsec + work.size // 2)
-    brightness, moments, lit = work.node_flux, work.moments, 0
-    stride = np.int32(work.stride)
-    for start in range(0, count, block):
-        n = min(block, count - start)
-        stop = start + n
-        x, y, side = work.cell_x[which, start:stop], work.cell_y[which, start:stop], work.cell_side[which, start:stop]
-        _place_nodes(order, x, y, side, scale, work.node_x, work.node_y)
-        # Up to whole vectors; what is beyond the nodes is not read.
-        nodes = -(-n * per_cell // _WIDTH) * _WIDTH
-        _evaluate(
-            profile, light, template, kind, lens, field, nodes,
-            work.node_x, work.node_y, work.node_src_x, work.node_src_y, brightness,
-        )  # fmt: skip
-        x_px, y_px, first = work.node_x[:n], work.node_y[:n], work.lit[lit : lit + n]
-        for k in range(n):
-            # From the lens in arcsec to pixels of the stamp, then from the pixel's centre.
-            j_px, i_px = x[k] * per_scale + origin_x, y[k] * per_scale + origin_y
-            j, i = nearest_f32(j_px), nearest_f32(i_px)
-            x_px[k], y_px[k] = j_px - j, i_px - i
-            first[k] = np.int32(i) * stride + np.int32(j)
-        if order == 1:
-            lit = collect_1(brightness, x_px, y_px, side, moments, work.lit, lit)
-        elif order == 2:
-            lit = collect_2(brightness, x_px, y_px, side, moments, work.lit, lit)
-        else:
-            lit = collect_4(brightness, x_px, y_px, side, moments, work.lit, lit)
+    brightness, moments = work.node_flux, work.moments
+    evaluations, lit = 0.0, 0
+    for order in (1, 2, 4):
+        which = ONES if order == 1 else (TWOS if order == 2 else FOURS)
+        count, per_cell = work.counts[which], order * order
+        block = MAX_NODES // per_cell
+        evaluations += count * per_cell
+        for start in range(0, count, block):
+            n = min(block, count - start)
+            cells = slice(start, start + n)
+            x, y, side = work.cell_x[which, cells], work.cell_y[which, cells], work.cell_side[which, cells]
+            _place_nodes(order, x, y, side, scale, work.node_x, work.node_y)
+            # Up to whole vectors; what is beyond the nodes is not read.
+            nodes = -(-n * per_cell // _WIDTH) * _WIDTH
+            _evaluate(
+                profile, light, template, kind, lens, field, nodes,
+                work.node_x, work.node_y, work.node_src_x, work.node_src_y, brightness,
+            )  # fmt: skip
+            x_px, y_px, first = work.node_x[:n], work.node_y[:n], work.lit[lit : lit + n]
+            for k in range(n):
+                # From the lens in arcsec to pixels of the stamp, then from the pixel's centre.
+                j_px, i_px = x[k] * per_scale + origin_x, y[k] * per_scale + origin_y
+                j, i = nearest_f32(j_px), nearest_f32(i_px)
+                x_px[k], y_px[k] = j_px - j, i_px - i
+                first[k] = np.int32(i) * stride + np.int32(j)
+            if order == 1:
+                lit = collect_1(brightness, x_px, y_px, side, moments, work.lit, lit)
+            elif order == 2:
+                lit = collect_2(brightness, x_px, y_px, side, moments, work.lit, lit)
+            else:
+                lit = collect_4(brightness, x_px, y_px, side, moments, work.lit, lit)
     spread_moments(work.lit, lit, moments, work.stride, tables.spread, spread)
-    return count * per_cell
+    return evaluations
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)

@@ -138,14 +138,11 @@ def integrate_component(
         if work.counts[DIVIDED] == 0:
             break
         evaluations += _divide(depth, limit, light, kind, lens, field, pixel_scale_arcsec, work)
-    for order in (1, 2, 4):
-        count = work.counts[ONES if order == 1 else (TWOS if order == 2 else FOURS)]
-        if count > 0:
-            evaluations += integrate_cells(
-                order, count, profile, light, template, kind, lens, field,
-                lens_x_arcsec, lens_y_arcsec, pixel_scale_arcsec, tables, work, spread,
-            )  # fmt: skip
-    return evaluations
+    evaluations += integrate_cells(
+        profile, light, template, kind, lens, field,
+        lens_x_arcsec, lens_y_arcsec, pixel_scale_arcsec, tables, work, spread,
+    )  # fmt: skip
+    return float(evaluations)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)

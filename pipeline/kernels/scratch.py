@@ -13,7 +13,8 @@ from pipeline.kernels.spreading import SPREAD_POWERS, SPREAD_PX, spread_box, spr
 
 MAX_ORDER = 4
 MAX_CELLS = 2**20
-MAX_NODES = 8192
+# Nodes that are evaluated at a time.
+MAX_NODES = 2048
 
 
 class Tables(NamedTuple):
@@ -117,5 +118,5 @@ def workspace(size: int) -> Workspace:
         node_src_y=floats(MAX_NODES),
         node_flux=floats(MAX_NODES),
         moments=floats(size * spread_stride(size) * SPREAD_POWERS**2),
-        lit=np.zeros(cells, np.int64),
+        lit=np.zeros(3 * cells, np.int64),
     )

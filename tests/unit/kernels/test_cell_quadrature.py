@@ -26,8 +26,9 @@ def _integrate(order: int, depth: int, x_px: float, y_px: float) -> tuple[NDArra
     work.cell_x[LISTS[order], 0], work.cell_y[LISTS[order], 0] = x_px * SCALE_ARCSEC, y_px * SCALE_ARCSEC
     work.cell_side[LISTS[order], 0] = 0.5**depth
     empty = np.zeros((2, 4, 4), np.float32)
+    work.counts[LISTS[order]] = 1
     evaluations = integrate_cells(
-        order, 1, SERSIC, light, empty[0], ISOTHERMAL, lens, empty, 0.0, 0.0, SCALE_ARCSEC, tables, work,
+        SERSIC, light, empty[0], ISOTHERMAL, lens, empty, 0.0, 0.0, SCALE_ARCSEC, tables, work,
         spread.reshape(-1),
     )  # fmt: skip
     return spread, evaluations

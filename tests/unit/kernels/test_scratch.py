@@ -34,6 +34,6 @@ def test_workspace_holds_every_pixel_in_every_list(size: int) -> None:
     assert work.node_x.shape == work.node_flux.shape == (MAX_NODES,)
     assert MAX_NODES % MAX_ORDER**2 == 0
     assert work.moments.size == size * work.stride * SPREAD_POWERS**2
-    assert work.lit.size >= work.cell_x.shape[1]
+    assert work.lit.size >= 3 * work.cell_x.shape[1]
     assert {array.dtype for array in work if isinstance(array, np.ndarray)} == {np.dtype("f4"), np.dtype("i8")}
     assert len({id(array) for array in work if isinstance(array, np.ndarray)}) == len(work) - 2
