@@ -36,9 +36,9 @@ from pipeline.kernels.arc_draws import (
     check_draw,
 )
 from pipeline.kernels.arc_snr import HostNoise, annulus_mask, arc_snr_linear, host_noise
-from pipeline.kernels.cells import _peak_flux, _sort_pixels, _spread_whole_pixels, integrate_component, shoot_pixels
+from pipeline.kernels.cells import _list_pixels, _peak_flux, integrate_component, shoot_pixels
 from pipeline.kernels.fourier import to_spectrum
-from pipeline.kernels.light import SERSIC, sersic_brightness, sersic_orders, set_sersic
+from pipeline.kernels.light import SERSIC, sersic_brightness, set_sersic
 from pipeline.kernels.products import COLUMN_STEP, product
 from pipeline.kernels.psf import StampPsf
 from pipeline.kernels.rays import ISOTHERMAL, set_lens
@@ -52,6 +52,7 @@ from pipeline.kernels.render import (
     render_stamps,
     render_state,
 )
+from pipeline.kernels.spread_pixels import spread_pixels
 
 Box = tuple[int, int, int, int]
 _NO_FIELD = np.zeros((2, 4, 4), np.float32)
@@ -226,18 +227,19 @@ def _brightness(total: int, state: RenderState, repeats: int) -> None:
 @njit(nogil=True, error_model="numpy")
 def _orders(total: int, accuracy: float, state: RenderState, repeats: int) -> None:
     work = state.work
+    sersic_brightness(work.src_x, work.src_y, total, state.light[0], work.brightness)
+    peak = _peak_flux(work.brightness, work.extent2, total, PIXEL_SCALE_ARCSEC**2)
+    limit = _TOLERANCE_PER_ACCURACY * accuracy * peak
     for _ in range(repeats):
-        limit = _TOLERANCE_PER_ACCURACY * accuracy * _peak_flux(work, total, PIXEL_SCALE_ARCSEC**2)
-        sersic_orders(
-            work.src_x, work.src_y, work.extent2, total, state.light[0], np.float32(1.0), np.float32(limit), work.order
-        )
+        _list_pixels(state.light[0], np.float32(limit), total, -1, work.brightness, work)
 
 
 @njit(nogil=True, error_model="numpy")
 def _whole_pixels(box: Box, state: RenderState, repeats: int) -> None:
+    work, rows, columns = state.work, box[1] - box[0], box[3] - box[2]
+    first = box[0] * work.stride + box[2]
     for _ in range(repeats):
-        _spread_whole_pixels(state.work, box, state.tables.box, state.spread)
-        _sort_pixels(state.work, box)
+        spread_pixels(work.brightness, rows, columns, state.tables.box, first, work.stride, work.steps[0], state.spread)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -14,18 +14,50 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.errors import ContractError
 from pipeline.kernels.cell_quadrature import DIVIDED, FOURS, ONES, TWOS, integrate_cells
-from pipeline.kernels.light import IMAGE, image_brightness, image_orders, sersic_brightness, sersic_orders
-from pipeline.kernels.rays import shoot
-from pipeline.kernels.scratch import MAX_CELLS, MAX_ORDER, Tables, Workspace
+from pipeline.kernels.light import (
+    IMAGE,
+    bright_radius,
+    image_brightness,
+    may_err,
+    sees_image,
+    sersic,
+    sersic_brightness,
+    too_coarse,
+)
+from pipeline.kernels.rays import ISOTHERMAL, isothermal, shoot, shoot_isothermal
+from pipeline.kernels.scratch import Tables, Workspace
 from pipeline.kernels.simd import abs_f32, max_f32, min_f32, nearest_f32, select_f32
-from pipeline.kernels.spread_cells import spread_row
+from pipeline.kernels.spread_pixels import MARGIN_ROWS, spread_pixels
+from pipeline.kernels.vectors import (
+    VECTOR,
+    Mask,
+    Vector,
+    all_lanes,
+    any_lane,
+    append_lanes,
+    constant_lanes,
+    count_lanes,
+    lane_numbers,
+    lanes_from,
+    load_lanes,
+    load_quarters,
+    partner_1,
+    partner_2,
+    store_lanes,
+    sum_lanes,
+)
 
 _F = np.float32
-_MAX_DEPTH = 14
-# The cell with the lens centre, where the deflection jumps, is divided to this depth if it is bright.
-_CENTRE_DEPTH = 4
+# Cells of this side are not divided. [px]
+_LEAST_SIDE = _F(0.5**14)
+# The cell with the lens centre, where the deflection jumps, is divided to this side if it is bright. [px]
+_CENTRE_SIDE = _F(0.5**4)
+# Squared extent that has a bright cell divided. [arcsec^2]
+_JUMP = _F(1e6)
 # Pixels that share the light of a point, about N_eff of the sharpest PSF.
 _PSF_AREA_PX = 30.0
+# Which way the quarters of a cell lie from its centre.
+_right, _up = constant_lanes([-1.0, 1.0, -1.0, 1.0] * 4), constant_lanes([-1.0, -1.0, 1.0, 1.0] * 4)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -54,24 +86,23 @@ def shoot_pixels(
     total = n * rows
     first_x = _F((j0 - half) * pixel_scale_arcsec - lens_x_arcsec)
     step = _F(pixel_scale_arcsec)
+    pixel_x, pixel_y, src_x, src_y, extent2 = work.pixel_x, work.pixel_y, work.src_x, work.src_y, work.extent2
     for i in range(rows):
-        x, y = work.pixel_x[i * n : (i + 1) * n], work.pixel_y[i * n : (i + 1) * n]
-        value = _F((i0 + i - half) * pixel_scale_arcsec - lens_y_arcsec)
-        for j in range(n):
-            x[j] = first_x + step * _F(np.int32(j))
-            y[j] = value
-    shoot(kind, work.pixel_x, work.pixel_y, total, lens, field, work.src_x, work.src_y)
-    _squared_steps(work.src_x, work.src_y, total, 1, work.steps)
-    across = work.steps
-    for i in range(1, rows + 1):
+        y = all_lanes(_F((i0 + i - half) * pixel_scale_arcsec - lens_y_arcsec))
+        for j in range(0, n, VECTOR):
+            store_lanes(pixel_x, i * n + j, n - j, first_x + step * (lane_numbers() + _F(j)))
+            store_lanes(pixel_y, i * n + j, n - j, y)
+    shoot(kind, pixel_x, pixel_y, total, lens, field, src_x, src_y)
+    across, down = work.steps[0], work.steps[1]
+    _squared_steps(src_x, src_y, total, 1, across)
+    _squared_steps(src_x, src_y, total, n, down)
+    for i in range(1, rows):
         across[i * n] = _F(0.0)
-    before, after, extent2 = across[:total], across[1 : total + 1], work.extent2
-    for k in range(total):
-        extent2[k] = max_f32(before[k], after[k])
-    _squared_steps(work.src_x, work.src_y, total, n, work.steps)
-    before, after = work.steps[:total], work.steps[n : total + n]
-    for k in range(total):
-        extent2[k] += max_f32(before[k], after[k])
+    for k in range(0, total, VECTOR):
+        left = total - k
+        side_x = max_f32(load_lanes(across, k, left), load_lanes(across, k + 1, left))
+        side_y = max_f32(load_lanes(down, k, left), load_lanes(down, k + n, left))
+        store_lanes(extent2, k, left, side_x + side_y)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -79,13 +110,14 @@ def _squared_steps(
     x: NDArray[np.float32], y: NDArray[np.float32], total: int, shift: int, steps: NDArray[np.float32]
 ) -> None:
     """steps[k + shift] = squared distance of positions k and k + shift; 0 in the first and last `shift`."""
-    for k in range(shift):
-        steps[k] = _F(0.0)
-        steps[total + k] = _F(0.0)
-    ahead_x, ahead_y, inner = x[shift:total], y[shift:total], steps[shift:total]
-    for k in range(total - shift):
-        dx, dy = ahead_x[k] - x[k], ahead_y[k] - y[k]
-        inner[k] = dx * dx + dy * dy
+    for k in range(0, shift, VECTOR):
+        store_lanes(steps, k, shift - k, all_lanes(_F(0.0)))
+        store_lanes(steps, total + k, shift - k, all_lanes(_F(0.0)))
+    for k in range(shift, total, VECTOR):
+        left = total - k
+        dx = load_lanes(x, k, left) - load_lanes(x, k - shift, left)
+        dy = load_lanes(y, k, left) - load_lanes(y, k - shift, left)
+        store_lanes(steps, k, left, dx * dx + dy * dy)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -121,23 +153,25 @@ def integrate_component(
     Raises:
         ContractError: more cells than the workspace holds, which no valid source needs.
     """
-    total = (box[1] - box[0]) * (box[3] - box[2])
+    rows, n = box[1] - box[0], box[3] - box[2]
+    total, margin = rows * n, MARGIN_ROWS * n
+    padded, brightness = work.brightness, work.brightness[margin:]
+    padded[:margin] = _F(0.0)
+    brightness[total : total + margin] = _F(0.0)
+    limit = _F(1.0)
     if profile == IMAGE:
-        image_brightness(work.src_x, work.src_y, total, light, template, work.brightness)
-        image_orders(work.src_x, work.src_y, work.extent2, total, light, work.order)
-        limit = _F(1.0)
+        image_brightness(work.src_x, work.src_y, total, light, template, brightness)
+        _list_image_pixels(light, total, brightness, work)
     else:
-        sersic_brightness(work.src_x, work.src_y, total, light, work.brightness)
-        limit = _F(tolerance * _peak_flux(work, total, pixel_scale_arcsec * pixel_scale_arcsec))
-        sersic_orders(work.src_x, work.src_y, work.extent2, total, light, _F(1.0), limit, work.order)
-        _mark_lens_centre(work, box, pixel_scale_arcsec, limit)
-    _spread_whole_pixels(work, box, tables.box, spread)
-    _sort_pixels(work, box)
+        sersic_brightness(work.src_x, work.src_y, total, light, brightness)
+        peak = _peak_flux(brightness, work.extent2, total, pixel_scale_arcsec * pixel_scale_arcsec)
+        limit = _F(tolerance * peak)
+        centre = _bright_centre(work, box, pixel_scale_arcsec, brightness, limit)
+        _list_pixels(light, limit, total, centre, brightness, work)
+    spread_pixels(padded, rows, n, tables.box, box[0] * work.stride + box[2], work.stride, work.steps[0], spread)
     evaluations = np.float64(total)
-    for depth in range(1, _MAX_DEPTH + 1):
-        if work.counts[DIVIDED] == 0:
-            break
-        evaluations += _divide(depth, limit, light, kind, lens, field, pixel_scale_arcsec, work)
+    if work.counts[DIVIDED] > 0:
+        evaluations += _divide(limit, light, kind, lens, field, pixel_scale_arcsec, work)
     evaluations += integrate_cells(
         profile, light, template, kind, lens, field,
         lens_x_arcsec, lens_y_arcsec, pixel_scale_arcsec, tables, work, spread,
@@ -146,131 +180,156 @@ def integrate_component(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _peak_flux(work: Workspace, total: int, pixel_area: float) -> float:
+def _peak_flux(brightness: NDArray[np.float32], extent2: NDArray[np.float32], total: int, pixel_area: float) -> float:
     """Flux that decides the peak after the PSF: all of a compact image, of an extended one what a PSF covers.
 
     From one sample a pixel, none of which counts more than the source at its magnification.
     """
-    flux, power = _F(0.0), _F(0.0)
+    flux, power = all_lanes(_F(0.0)), all_lanes(_F(0.0))
     # The footprint is at most half the summed squares of its sides.
     twice_area = _F(2.0 * pixel_area)
-    brightness, extent2 = work.brightness, work.extent2
-    for k in range(total):
-        value = min_f32(brightness[k], twice_area / max_f32(extent2[k], _F(1e-12)))
+    for k in range(0, total, VECTOR):
+        cap = twice_area / max_f32(load_lanes(extent2, k, total - k), _F(1e-12))
+        value = min_f32(load_lanes(brightness, k, total - k), cap)
         flux += value
         power += value * value
-    if flux < _F(1.0):
+    whole = np.float64(sum_lanes(flux))
+    if whole < 1.0:
         return 1.0
-    return min(np.float64(flux), _PSF_AREA_PX * np.float64(power) / np.float64(flux))
+    return min(whole, _PSF_AREA_PX * np.float64(sum_lanes(power)) / whole)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _mark_lens_centre(work: Workspace, box: tuple[int, int, int, int], pixel_scale: float, limit: np.float32) -> None:
-    """Have the pixel of the lens centre divided, whatever the estimate for a continuous deflection, if it is bright."""
+def _bright_centre(
+    work: Workspace, box: tuple[int, int, int, int], pixel_scale: float, brightness: NDArray[np.float32],
+    limit: np.float32,
+) -> int:  # fmt: skip
+    """Index of the pixel of the lens centre, -1 if it lies outside the box or is faint."""
     n, half = box[3] - box[2], _F(0.5 * pixel_scale)
     j = int(nearest_f32((half - work.pixel_x[0]) / _F(pixel_scale) - _F(0.5)))
     i = int(nearest_f32((half - work.pixel_y[0]) / _F(pixel_scale) - _F(0.5)))
-    if 0 <= j < n and 0 <= i < box[1] - box[0] and work.brightness[i * n + j] > limit:
-        work.order[i * n + j] = max_f32(work.order[i * n + j], _F(MAX_ORDER + 1))
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _spread_whole_pixels(
-    work: Workspace, box: tuple[int, int, int, int], taps: NDArray[np.float32], spread: NDArray[np.float32]
-) -> None:
-    """Spread the pixels of order 1, row by row."""
-    i0, i1, j0, j1 = box
-    n = j1 - j0
-    values, row = work.row[: n + 8], work.row[n + 8 : 2 * n + 12]
-    for j in range(n + 8):
-        values[j] = _F(0.0)
-    middle = values[4 : n + 4]
-    for i in range(i1 - i0):
-        order, brightness = work.order[i * n : (i + 1) * n], work.brightness[i * n : (i + 1) * n]
-        for j in range(n):
-            middle[j] = select_f32(order[j] < _F(1.5), brightness[j], _F(0.0))
-        spread_row(values, n, taps, (i0 + i) * work.stride + j0, work.stride, row, spread)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _sort_pixels(work: Workspace, box: tuple[int, int, int, int]) -> None:
-    """List the pixels of each order above 1 in work.cells, and how many they are in work.counts."""
-    n = box[3] - box[2]
-    work.counts[:] = 0
-    for i in range(box[1] - box[0]):
-        order = work.order[i * n : (i + 1) * n]
-        highest = _F(0.0)
-        for j in range(n):
-            highest = max_f32(highest, order[j])
-        if highest < _F(1.5):
-            continue
-        for j in range(n):
-            if order[j] > _F(1.5):
-                k = i * n + j
-                _append(order[j], work.pixel_x[k], work.pixel_y[k], _F(1.0), work)
+    if 0 <= j < n and 0 <= i < box[1] - box[0] and brightness[i * n + j] > limit:
+        return i * n + j
+    return -1
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _append(order: np.float32, x: np.float32, y: np.float32, side: np.float32, work: Workspace) -> None:
-    which = ONES if order < _F(1.5) else (TWOS if order < _F(2.5) else (FOURS if order < _F(4.5) else DIVIDED))
-    index = work.counts[which]
-    work.cell_x[which, index] = x
-    work.cell_y[which, index] = y
-    work.cell_side[which, index] = side
-    work.counts[which] = index + 1
+def _append(
+    end: int, mask: Mask, x: Vector, y: Vector, side: Vector,
+    cell_x: NDArray[np.float32], cell_y: NDArray[np.float32], cell_side: NDArray[np.float32],
+) -> int:  # fmt: skip
+    """Add the cells in a mask to the list that ends there in the flattened arrays; where it ends then."""
+    append_lanes(cell_x, end, mask, x)
+    append_lanes(cell_y, end, mask, y)
+    append_lanes(cell_side, end, mask, side)
+    return end + int(count_lanes(mask))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _list_pixels(
+    constants: NDArray[np.float64], limit: np.float32, total: int, centre: int, brightness: NDArray[np.float32],
+    work: Workspace,
+) -> None:  # fmt: skip
+    """List the pixels that need more than one node in work.cells, how many they are in work.counts.
+
+    Their `brightness` becomes 0. The pixel `centre` is divided whatever the estimate for a continuous deflection.
+    """
+    light, per_limit, whole = sersic(constants), _F(1.0) / limit, all_lanes(_F(1.0))
+    bright = bright_radius(light, per_limit)
+    pixel_x, pixel_y, all_x, all_y, all_extent2 = work.pixel_x, work.pixel_y, work.src_x, work.src_y, work.extent2
+    cell_x, cell_y, cell_side, length = work.cell_x, work.cell_y, work.cell_side, work.cell_x.shape[1]
+    twos, fours, divided = TWOS * length, FOURS * length, DIVIDED * length
+    for k in range(0, total, VECTOR):
+        left = total - k
+        src_x, src_y = load_lanes(all_x, k, left), load_lanes(all_y, k, left)
+        extent2 = load_lanes(all_extent2, k, left)
+        if k <= centre < k + VECTOR:
+            extent2 = select_f32(lanes_from(centre - k, centre - k + 1), all_lanes(_JUMP), extent2)
+        if not any_lane(may_err(src_x, src_y, extent2, light, bright)):
+            continue
+        one, two, four = too_coarse(src_x, src_y, extent2, light, all_lanes(per_limit))
+        one &= lanes_from(0, left)
+        four &= one
+        two &= one
+        store_lanes(brightness, k, left, select_f32(one, _F(0.0), load_lanes(brightness, k, left)))
+        x, y = load_lanes(pixel_x, k, left), load_lanes(pixel_y, k, left)
+        twos = _append(twos, one & ~two, x, y, whole, cell_x, cell_y, cell_side)
+        fours = _append(fours, two & ~four, x, y, whole, cell_x, cell_y, cell_side)
+        divided = _append(divided, four, x, y, whole, cell_x, cell_y, cell_side)
+    work.counts[ONES], work.counts[TWOS] = 0, twos - TWOS * length
+    work.counts[FOURS], work.counts[DIVIDED] = fours - FOURS * length, divided - DIVIDED * length
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _list_image_pixels(
+    constants: NDArray[np.float64], total: int, brightness: NDArray[np.float32], work: Workspace
+) -> None:
+    """`_list_pixels` for an image: all pixels that may see it need four nodes."""
+    pixel_x, pixel_y, all_x, all_y, all_extent2 = work.pixel_x, work.pixel_y, work.src_x, work.src_y, work.extent2
+    cell_x, cell_y, cell_side, first = work.cell_x, work.cell_y, work.cell_side, FOURS * work.cell_x.shape[1]
+    fours, whole = first, all_lanes(_F(1.0))
+    for k in range(0, total, VECTOR):
+        left = total - k
+        src_x, src_y = load_lanes(all_x, k, left), load_lanes(all_y, k, left)
+        sees = sees_image(src_x, src_y, load_lanes(all_extent2, k, left), constants) & lanes_from(0, left)
+        store_lanes(brightness, k, left, select_f32(sees, _F(0.0), load_lanes(brightness, k, left)))
+        x, y = load_lanes(pixel_x, k, left), load_lanes(pixel_y, k, left)
+        fours = _append(fours, sees, x, y, whole, cell_x, cell_y, cell_side)
+    work.counts[ONES], work.counts[TWOS], work.counts[FOURS], work.counts[DIVIDED] = 0, 0, fours - first, 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _divide(
-    depth: int,
     limit: np.float32,
-    light: NDArray[np.float64],
+    constants: NDArray[np.float64],
     kind: int,
-    lens: NDArray[np.float64],
+    lens_constants: NDArray[np.float64],
     field: NDArray[np.float32],
     pixel_scale: float,
     work: Workspace,
 ) -> float:
-    """Divide the cells that ask for it into quarters, which have the side 2**-depth, and list these."""
-    count = int(work.counts[DIVIDED])
-    total = 4 * count
-    if total + work.counts.max() > MAX_CELLS:
-        raise ContractError("integrate_component: more cells than the workspace holds, at depth", depth)
-    side = 0.5**depth
-    quarter = _F(0.5 * side * pixel_scale)
-    x, y, src_x, src_y = work.child_x, work.child_y, work.child_src_x, work.child_src_y
-    for k in range(count):
-        centre_x, centre_y, first = work.cell_x[DIVIDED, k], work.cell_y[DIVIDED, k], 4 * k
-        x[first] = centre_x - quarter
-        x[first + 1] = centre_x + quarter
-        x[first + 2] = centre_x - quarter
-        x[first + 3] = centre_x + quarter
-        y[first] = centre_y - quarter
-        y[first + 1] = centre_y - quarter
-        y[first + 2] = centre_y + quarter
-        y[first + 3] = centre_y + quarter
-    shoot(kind, x, y, total, lens, field, src_x, src_y)
-    for k in range(count):
-        a, b, c, d = 4 * k, 4 * k + 1, 4 * k + 2, 4 * k + 3
-        below = (src_x[b] - src_x[a]) ** 2 + (src_y[b] - src_y[a]) ** 2
-        above = (src_x[d] - src_x[c]) ** 2 + (src_y[d] - src_y[c]) ** 2
-        left = (src_x[c] - src_x[a]) ** 2 + (src_y[c] - src_y[a]) ** 2
-        right = (src_x[d] - src_x[b]) ** 2 + (src_y[d] - src_y[b]) ** 2
-        extent = max_f32(below, above) + max_f32(left, right)
-        work.child_extent2[a] = extent
-        work.child_extent2[b] = extent
-        work.child_extent2[c] = extent
-        work.child_extent2[d] = extent
-    order = work.child_order
-    sersic_orders(src_x, src_y, work.child_extent2, total, light, _F(side * side), _F(limit * side), order)
-    if depth < _CENTRE_DEPTH:
-        for k in range(total):
-            if max_f32(abs_f32(x[k]), abs_f32(y[k])) <= quarter:
-                order[k] = max_f32(order[k], _F(MAX_ORDER + 1))
-    if depth == _MAX_DEPTH:
-        for k in range(total):
-            order[k] = min_f32(order[k], _F(MAX_ORDER))
-    work.counts[DIVIDED] = 0
-    for k in range(total):
-        _append(order[k], x[k], y[k], _F(side), work)
-    return total
+    """Divide the cells that ask for it into quarters, and the quarters that ask for it, and list all others.
+
+    The list of cells to divide is a queue; a vector holds the quarters of four of its cells.
+    """
+    light, lens = sersic(constants), isothermal(lens_constants)
+    per_limit, half_scale = _F(1.0) / limit, _F(0.5 * pixel_scale)
+    cell_x, cell_y, cell_side, length = work.cell_x, work.cell_y, work.cell_side, work.cell_x.shape[1]
+    child_x, child_y, child_src_x, child_src_y = work.child_x, work.child_y, work.child_src_x, work.child_src_y
+    ones, twos = ONES * length, TWOS * length + work.counts[TWOS]
+    fours, divided = FOURS * length + work.counts[FOURS], DIVIDED * length + work.counts[DIVIDED]
+    done = DIVIDED * length
+    while done < divided:
+        longest = max(ones - ONES * length, twos - TWOS * length, fours - FOURS * length, divided - DIVIDED * length)
+        if longest > length - 2 * VECTOR:
+            raise ContractError("integrate_component: more cells than the workspace holds", longest)
+        side = _F(0.5) * load_quarters(cell_side, done)
+        quarter = half_scale * side
+        x = load_quarters(cell_x, done) + quarter * _right()
+        y = load_quarters(cell_y, done) + quarter * _up()
+        if kind == ISOTHERMAL:
+            src_x, src_y = shoot_isothermal(x, y, lens)
+        else:
+            store_lanes(child_x, 0, VECTOR, x)
+            store_lanes(child_y, 0, VECTOR, y)
+            shoot(kind, child_x, child_y, VECTOR, lens_constants, field, child_src_x, child_src_y)
+            src_x, src_y = load_lanes(child_src_x, 0, VECTOR), load_lanes(child_src_y, 0, VECTOR)
+        dx, dy = src_x - partner_1(src_x), src_y - partner_1(src_y)
+        along = dx * dx + dy * dy
+        dx, dy = src_x - partner_2(src_x), src_y - partner_2(src_y)
+        across = dx * dx + dy * dy
+        extent2 = max_f32(along, partner_2(along)) + max_f32(across, partner_1(across))
+        central = (max_f32(abs_f32(x), abs_f32(y)) <= quarter) & (side > _CENTRE_SIDE)
+        extent2 = select_f32(central, all_lanes(_JUMP), extent2)
+        # A cell may err by the limit times its side, not its area: errors of many cells cancel.
+        one, two, four = too_coarse(src_x, src_y, extent2, light, per_limit * side)
+        listed = lanes_from(0, 4 * (divided - done))
+        done = min(done + VECTOR // 4, divided)
+        four &= side > _LEAST_SIDE
+        ones = _append(ones, listed & ~one, x, y, side, cell_x, cell_y, cell_side)
+        twos = _append(twos, listed & one & ~two, x, y, side, cell_x, cell_y, cell_side)
+        fours = _append(fours, listed & two & ~four, x, y, side, cell_x, cell_y, cell_side)
+        divided = _append(divided, listed & four, x, y, side, cell_x, cell_y, cell_side)
+    work.counts[ONES], work.counts[TWOS] = ones - ONES * length, twos - TWOS * length
+    work.counts[FOURS], work.counts[DIVIDED] = fours - FOURS * length, divided - DIVIDED * length
+    return 4.0 * np.float64(divided - DIVIDED * length)

@@ -1,12 +1,9 @@
-"""Brightness of one source component at source-plane positions, float32, one vector loop per profile.
+"""Brightness of one source component at source-plane positions, float32, in vectors.
 
 A component has unit flux before lensing. Brightness is returned as flux per pixel area, so that a sum over
 samples times their share of a pixel is a flux.
 
-Sersic cusp. Inside the radius r0 that holds a small share of the flux the profile is replaced by a polynomial in
-t = 1 - (r / r0)**2, continuous at r0: the cusp itself is far below any PSF and would ask for endless division. The
-polynomial keeps the integral over the area, that is the flux, and the integral along a radius, which is what the
-magnification near a caustic weighs; it is the sum of two of t, t**2, t**4, t**8, t**16.
+Sersic. Inside the radius of `sersic_core` the profile is replaced by a polynomial.
 
 Image. Bilinear interpolation of a template of unit sum; brightness is value / pixel area, in the frame turned
 by the position angle and mirrored along its minor axis if asked for.
@@ -15,13 +12,16 @@ by the position angle and mirrored along its minor axis if asked for.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.profiles import lower_gamma_fraction, sersic_bn, sersic_flux_factor
-from pipeline.kernels.simd import exp2_f32, log2_f32, max_f32, min_f32, select_f32, sqrt_f32
+from pipeline.kernels.profiles import sersic_bn, sersic_flux_factor
+from pipeline.kernels.sersic_core import core_radius, set_polynomial
+from pipeline.kernels.simd import abs_f32, exp2_f32, log2_f32, max_f32, min_f32, select_f32, sqrt_f32
+from pipeline.kernels.vectors import VECTOR, Mask, Vector, load_lanes, store_lanes
 
 SERSIC = 0
 IMAGE = 1
@@ -36,6 +36,8 @@ _NEGLIGIBLE = _F(1e-12)
 _STEEP_SLOPE = 4.0
 # Half diagonal of a cell over the root of the sum of its squared sides, for a parallelogram at most.
 _REACH = _F(0.7072)
+# Positions that go through all passes while the first-level cache holds them, a multiple of VECTOR.
+_BLOCK = 1024
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -68,7 +70,7 @@ def set_sersic(
             slope grows outwards, the radius where it is 4, else 0.
     """
     b = sersic_bn(n)
-    core, inside = _core(n, b, core_share)
+    core, inside = core_radius(n, b, core_share)
     centre = math.exp(b) / (sersic_flux_factor(n, b) * re_arcsec * re_arcsec * q) * pixel_area_arcsec2
     _set_frame(phi_rad - lens_phi_rad, 1.0 / re_arcsec, 1.0 / (q * re_arcsec), 1.0, constants)
     _set_offset(x_arcsec, y_arcsec, lens_phi_rad, constants)
@@ -78,7 +80,7 @@ def set_sersic(
     constants[9] = 0.5 / n
     constants[11] = b / n
     constants[17] = (_STEEP_SLOPE * n / b) ** n if n < 1.0 else 0.0
-    constants[10] = _set_polynomial(n, b * core ** (1.0 / n), inside, constants[12:17]) * core
+    constants[10] = set_polynomial(n, b * core ** (1.0 / n), inside, constants[12:17]) * core
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -110,6 +112,52 @@ def set_image(
     constants[7] = pixel_area_arcsec2 / (image_scale_arcsec * image_scale_arcsec)
 
 
+class Sersic(NamedTuple):
+    """Constants of the functions of vectors below, from `sersic`."""
+
+    a: np.float32
+    b: np.float32
+    c: np.float32
+    d: np.float32
+    u0: np.float32
+    v0: np.float32
+    core2: np.float32
+    per_core2: np.float32
+    centre: np.float32
+    steepness: np.float32
+    power: np.float32
+    flat: np.float32
+    slope: np.float32
+    p1: np.float32
+    p2: np.float32
+    p4: np.float32
+    p8: np.float32
+    p16: np.float32
+    steep: np.float32
+    stretch2: np.float32
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def sersic(constants: NDArray[np.float64]) -> Sersic:
+    """The constants that `set_sersic` has filled."""
+    c, d = constants[2], constants[3]
+    return Sersic(
+        _F(constants[0]), _F(constants[1]), _F(c), _F(d), _F(constants[4]), _F(constants[5]),
+        _F(constants[6]), _F(1.0 / constants[6]), _F(constants[7]), _F(constants[8]), _F(constants[9]),
+        _F(constants[10]), _F(constants[11]), _F(constants[12]), _F(constants[13]), _F(constants[14]),
+        _F(constants[15]), _F(constants[16]), _F(constants[17]),
+        # Largest stretch from arcsec to units of Re: the minor axis.
+        _F(c * c + d * d),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def _squared_radius(src_x: Vector, src_y: Vector, light: Sersic) -> Vector:
+    u = light.a * src_x + light.b * src_y - light.u0
+    v = light.c * src_x + light.d * src_y - light.v0
+    return u * u + v * v
+
+
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def sersic_brightness(
     src_x_arcsec: NDArray[np.float32],
@@ -118,39 +166,36 @@ def sersic_brightness(
     constants: NDArray[np.float64],
     brightness: NDArray[np.float32],
 ) -> None:
-    """Brightness at source-plane positions from `rays.shoot`. [flux / pixel area]"""
-    a, b, c, d = _F(constants[0]), _F(constants[1]), _F(constants[2]), _F(constants[3])
-    u0, v0, core2 = _F(constants[4]), _F(constants[5]), _F(constants[6])
-    centre, steepness, power = _F(constants[7]), _F(constants[8]), _F(constants[9])
-    p1, p2, p4, p8, p16 = (
-        _F(constants[12]), _F(constants[13]), _F(constants[14]), _F(constants[15]), _F(constants[16]),
-    )  # fmt: skip
-    per_core2 = _F(1.0) / core2
-    for k in range(count):
-        u = a * src_x_arcsec[k] + b * src_y_arcsec[k] - u0
-        v = c * src_x_arcsec[k] + d * src_y_arcsec[k] - v0
-        r2 = u * u + v * v
-        value = exp2_f32(centre - steepness * exp2_f32(power * log2_f32(max_f32(r2, core2))))
-        t = max_f32(_F(1.0) - r2 * per_core2, _F(0.0))
-        t2 = t * t
-        t4 = t2 * t2
-        t8 = t4 * t4
-        value *= _F(1.0) + p1 * t + p2 * t2 + p4 * t4 + p8 * t8 + p16 * t8 * t8
-        brightness[k] = select_f32(value > _NEGLIGIBLE, value, _F(0.0))
+    """Brightness at source-plane positions from `rays.shoot`. [flux / pixel area]
+
+    Two passes, which hand on by `brightness`: a processor works ahead through short chains of operations only.
+    """
+    light = sersic(constants)
+    for start in range(0, count, _BLOCK):
+        stop = min(count, start + _BLOCK)
+        for k in range(start, stop, VECTOR):
+            left = stop - k
+            r2 = _squared_radius(load_lanes(src_x_arcsec, k, left), load_lanes(src_y_arcsec, k, left), light)
+            store_lanes(brightness, k, left, light.power * log2_f32(max_f32(r2, light.core2)))
+        for k in range(start, stop, VECTOR):
+            left = stop - k
+            r2 = _squared_radius(load_lanes(src_x_arcsec, k, left), load_lanes(src_y_arcsec, k, left), light)
+            radial = exp2_f32(load_lanes(brightness, k, left))
+            value = exp2_f32(max_f32(light.centre - light.steepness * radial, _F(-126.0)))
+            t = max_f32(_F(1.0) - r2 * light.per_core2, _F(0.0))
+            t2 = t * t
+            t4 = t2 * t2
+            t8 = t4 * t4
+            core = (_F(1.0) + light.p1 * t + light.p2 * t2) + t4 * (light.p4 + light.p8 * t4 + light.p16 * t4 * t8)
+            value *= core
+            store_lanes(brightness, k, left, select_f32(value > _NEGLIGIBLE, value, _F(0.0)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def sersic_orders(
-    src_x_arcsec: NDArray[np.float32],
-    src_y_arcsec: NDArray[np.float32],
-    extent2: NDArray[np.float32],
-    count: int,
-    constants: NDArray[np.float64],
-    cell_share: np.float32,
-    tolerance: np.float32,
-    order: NDArray[np.float32],
-) -> None:
-    """Gauss-Legendre order that keeps the flux error of each cell below a tolerance.
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def too_coarse(
+    src_x: Vector, src_y: Vector, extent2: Vector, light: Sersic, per_tolerance: Vector
+) -> tuple[Mask, Mask, Mask]:
+    """Masks of the cells for which the Gauss-Legendre rules of order 1, 2 and 4 err by more than a tolerance.
 
     The error of order k is estimated with the largest brightness that the cell may reach, at the radius R - d of its
     nearest point, d bounding the cell's half diagonal in the source plane, and with the steepest slope, which lies
@@ -158,52 +203,52 @@ def sersic_orders(
     the leading terms of the rules of order 1, 2 and 4 are I (D h^2)^k / (24, 4320, 1.8e9).
 
     Args:
-        src_x_arcsec, src_y_arcsec: cell centres in the source plane. [arcsec]
+        src_x, src_y: cell centres in the source plane. [arcsec]
         extent2: summed squared lengths of the cell's two sides in the source plane. [arcsec^2]
-        count: number of cells.
-        constants: from `set_sersic`.
-        cell_share: area of a cell over the area of a pixel.
-        tolerance: largest flux error of a cell. [source flux]
-        order: receives 1, 2 or 4; 5 if the cell must be divided.
+        light: from `sersic`.
+        per_tolerance: area of a cell, in pixels, over the largest flux error of a cell. [1 / source flux]
+
+    Returns:
+        The masks; each contains the next.
     """
-    a, b, c, d = _F(constants[0]), _F(constants[1]), _F(constants[2]), _F(constants[3])
-    u0, v0, core = _F(constants[4]), _F(constants[5]), _F(constants[10])
-    centre, steepness, power, slope = _F(constants[7]), _F(constants[8]), _F(constants[9]), _F(constants[11])
-    # Largest stretch from arcsec to units of Re: the minor axis.
-    stretch2 = c * c + d * d
-    per_tolerance = cell_share / tolerance
-    steep = _F(constants[17])
-    for k in range(count):
-        u = a * src_x_arcsec[k] + b * src_y_arcsec[k] - u0
-        v = c * src_x_arcsec[k] + d * src_y_arcsec[k] - v0
-        h2 = extent2[k] * stretch2
-        radius, reach = sqrt_f32(u * u + v * v), _REACH * sqrt_f32(h2)
-        near = max_f32(radius - reach, core)
-        radial = exp2_f32(power * log2_f32(near * near))
-        amount = exp2_f32(centre - steepness * radial) * per_tolerance
-        order[k] = _order(amount, slope * radial, near, h2)
-    if steep > _F(0.0):
-        for k in range(count):
-            u = a * src_x_arcsec[k] + b * src_y_arcsec[k] - u0
-            v = c * src_x_arcsec[k] + d * src_y_arcsec[k] - v0
-            h2 = extent2[k] * stretch2
-            radius, reach = sqrt_f32(u * u + v * v), _REACH * sqrt_f32(h2)
-            near = max_f32(radius - reach, core)
-            far = max_f32(near, min_f32(radius + reach, steep))
-            amount = exp2_f32(centre - steepness * exp2_f32(power * log2_f32(near * near))) * per_tolerance
-            order[k] = max_f32(order[k], _order(amount, slope * exp2_f32(power * log2_f32(far * far)), far, h2))
+    h2 = extent2 * light.stretch2
+    radius, reach = sqrt_f32(_squared_radius(src_x, src_y, light)), _REACH * sqrt_f32(h2)
+    near = max_f32(radius - reach, light.flat)
+    radial = exp2_f32(light.power * log2_f32(near * near))
+    amount = exp2_f32(max_f32(light.centre - light.steepness * radial, _F(-126.0))) * per_tolerance
+    ones, twos, fours = _errs(amount, light.slope * radial, near, h2)
+    if light.steep > _F(0.0):
+        far = max_f32(near, min_f32(radius + reach, light.steep))
+        more_1, more_2, more_4 = _errs(amount, light.slope * exp2_f32(light.power * log2_f32(far * far)), far, h2)
+        ones, twos, fours = ones | more_1, twos | more_2, fours | more_4
+    return ones, twos, fours
 
 
-@njit(inline="always", fastmath=True)
-def _order(amount: np.float32, g: np.float32, radius: np.float32, h2: np.float32) -> np.float32:
-    """Order for a cell of a flux, in units of its tolerance, and a logarithmic slope g at a radius."""
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def _errs(amount: Vector, g: Vector, radius: Vector, h2: Vector) -> tuple[Mask, Mask, Mask]:
+    """`too_coarse` for cells of a flux, in units of their tolerance, and a logarithmic slope g at a radius."""
     x = (g * g + g) / (radius * radius) * h2
     error_1 = amount * min_f32(x * _F(1.0 / 24.0), _F(1.0))
     error_2 = min_f32(error_1 * x * _F(1.0 / 180.0), amount)
     error_4 = min_f32(error_2 * x * x * _F(1.0 / (467.0 * 882.0)), amount)
-    value = select_f32(error_4 > _F(1.0), _F(5.0), _F(4.0))
-    value = select_f32(error_2 > _F(1.0), value, _F(2.0))
-    return _F(select_f32(error_1 > _F(1.0), value, _F(1.0)))
+    return error_1 > _F(1.0), error_2 > _F(1.0), error_4 > _F(1.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def bright_radius(light: Sersic, per_tolerance: np.float32) -> np.float32:
+    """Radius beyond which a cell of any shape errs by less than its tolerance, in units of Re, 1e-4 too large."""
+    radial = (light.centre + log2_f32(per_tolerance)) / light.steepness
+    if radial <= _F(0.0):
+        return _F(0.0)
+    exponent = log2_f32(radial) / (_F(2.0) * light.power)
+    return _F(1.0001) * exp2_f32(min_f32(max_f32(exponent, _F(-126.0)), _F(60.0)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def may_err(src_x: Vector, src_y: Vector, extent2: Vector, light: Sersic, bright: np.float32) -> Mask:
+    """Mask of the cells whose nearest point lies within `bright_radius`: no other is in a mask of `too_coarse`."""
+    reach = bright + _REACH * sqrt_f32(extent2 * light.stretch2)
+    return _squared_radius(src_x, src_y, light) < reach * reach
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -237,72 +282,14 @@ def image_brightness(
             brightness[k] = _F(0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def image_orders(
-    src_x_arcsec: NDArray[np.float32],
-    src_y_arcsec: NDArray[np.float32],
-    extent2: NDArray[np.float32],
-    count: int,
-    constants: NDArray[np.float64],
-    order: NDArray[np.float32],
-) -> None:
-    """1 for a cell that cannot reach the template, 4 for one that may. Arguments as in `sersic_orders`."""
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def sees_image(src_x: Vector, src_y: Vector, extent2: Vector, constants: NDArray[np.float64]) -> Mask:
+    """Mask of the cells that may reach the template. Arguments as in `too_coarse`, constants from `set_image`."""
     a, b, c, d = _F(constants[0]), _F(constants[1]), _F(constants[2]), _F(constants[3])
     u0, v0, half = _F(constants[4]), _F(constants[5]), _F(constants[6])
-    stretch2 = c * c + d * d
-    for k in range(count):
-        u = a * src_x_arcsec[k] + b * src_y_arcsec[k] - u0
-        v = c * src_x_arcsec[k] + d * src_y_arcsec[k] - v0
-        reach = _REACH * sqrt_f32(extent2[k] * stretch2) + half
-        outside = max_f32(max_f32(u, -u), max_f32(v, -v)) > reach
-        order[k] = select_f32(outside, _F(1.0), _F(4.0))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _core(n: float, b: float, share: float) -> tuple[float, float]:
-    """Radius, in units of Re, that holds a small share of the flux, and its flux over that of its edge brightness.
-
-    Newton's method on x = b R**(1/n).
-    """
-    a = 2.0 * n
-    log_gamma = math.lgamma(a)
-    x = math.exp((math.log(share * a) + log_gamma) / a)
-    for _ in range(20):
-        density = math.exp((a - 1.0) * math.log(x) - x - log_gamma)
-        step = (lower_gamma_fraction(a, x, log_gamma) - share) / density
-        x = max(x - step, 0.5 * x)
-        if abs(step) < 1e-12 * x:
-            break
-    flat = math.exp(a * math.log(x) - x - log_gamma) / a
-    return float((x / b) ** n), lower_gamma_fraction(a, x, log_gamma) / flat
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _set_polynomial(n: float, x: float, inside: float, coefficients: NDArray[np.float64]) -> float:
-    """Coefficients of the core, in units of the brightness at its edge, b R**(1/n) = x there.
-
-    Args:
-        inside: flux of the core over that of its edge brightness, >= 1.
-        coefficients: (5,) receives those of t, t**2, t**4, t**8, t**16.
-
-    Returns:
-        Radius over the core's within which the polynomial is flat.
-    """
-    area = 0.5 * (inside - 1.0)
-    line = n * math.exp(x - n * math.log(x) + math.lgamma(n)) * lower_gamma_fraction(n, x, math.lgamma(n)) - 1.0
-    # Integral along a radius over integral over the area, of t**m: sqrt(pi) Gamma(m + 2) / Gamma(m + 3/2).
-    lower_ratio, lower = 8.0 / 3.0, 0
-    coefficients[:] = 0.0
-    for index in range(1, 5):
-        m = 2.0**index
-        ratio = math.sqrt(math.pi) * math.exp(math.lgamma(m + 2.0) - math.lgamma(m + 1.5))
-        if line <= ratio * area or index == 4:
-            weight = min(max((line / max(area, 1e-12) - lower_ratio) / (ratio - lower_ratio), 0.0), 1.0)
-            coefficients[lower] = (1.0 - weight) * area * 2.0 * (2.0**lower + 1.0)
-            coefficients[index] = weight * area * 2.0 * (m + 1.0)
-            return 1.0 / math.sqrt(2.0 * m)
-        lower_ratio, lower = ratio, index
-    return 1.0
+    u, v = a * src_x + b * src_y - u0, c * src_x + d * src_y - v0
+    reach = _REACH * sqrt_f32(extent2 * (c * c + d * d)) + half
+    return max_f32(abs_f32(u), abs_f32(v)) <= reach
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -1,4 +1,4 @@
-"""Ray shooting in bulk: image positions to the source plane, float32, one vector loop per lens model.
+"""Ray shooting in bulk: image positions to the source plane, float32, in vectors.
 
 Positions are relative to the lens centre in the pixel frame. Source positions are relative to the source
 and stay in the frame of the lens's major axis, which spares a rotation; `pipeline.kernels.light` undoes it.
@@ -9,12 +9,14 @@ define the models, are in `pipeline.kernels.lensing`.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.simd import atan_f32, exp2_f32, log2_f32, max_f32, sqrt_f32
+from pipeline.kernels.simd import atan_and_ratio, exp2_f32, log2_f32, max_f32, sqrt_f32
+from pipeline.kernels.vectors import VECTOR, Vector, load_lanes, store_lanes
 
 ISOTHERMAL = 0
 POWER_LAW = 1
@@ -28,6 +30,8 @@ _HALF_LN_2 = _F(0.34657359027997264)
 _MIN_FLATTENING = 4e-3
 _SERIES_ERROR = 1e-7
 _SERIES_TERMS_MAX = 64
+# Positions that go through all passes while the first-level cache holds them, a multiple of VECTOR.
+_BLOCK = 1024
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -84,6 +88,91 @@ def set_lens(
         constants[14] = terms
 
 
+class Isothermal(NamedTuple):
+    """Constants of `shoot_isothermal`, from `isothermal`."""
+
+    c: np.float32
+    s: np.float32
+    m00: np.float32
+    m11: np.float32
+    g2: np.float32
+    along_0: np.float32
+    across_0: np.float32
+    q2: np.float32
+    flattening: np.float32
+    scale: np.float32
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def isothermal(constants: NDArray[np.float64]) -> Isothermal:
+    """The constants that `set_lens` has filled, for kind ISOTHERMAL."""
+    return Isothermal(
+        _F(constants[0]), _F(constants[1]), _F(1.0 - constants[2]), _F(1.0 + constants[2]), _F(constants[3]),
+        _F(constants[4]), _F(constants[5]), _F(constants[6]), _F(constants[7]), _F(constants[8]),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def shoot_isothermal(x: Vector, y: Vector, lens: Isothermal) -> tuple[Vector, Vector]:
+    """`shoot` of a vector of positions."""
+    along, across = _turned(x, y, lens)
+    src_x, ratio = _along(along, across, _radius(along, across, lens), lens)
+    return src_x, _across(along, across, ratio, lens)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def _turned(x: Vector, y: Vector, lens: Isothermal) -> tuple[Vector, Vector]:
+    return lens.c * x + lens.s * y, lens.c * y - lens.s * x
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def _radius(along: Vector, across: Vector, lens: Isothermal) -> Vector:
+    return sqrt_f32(lens.q2 * along * along + across * across + _F(1e-20))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def _along(along: Vector, across: Vector, radius: Vector, lens: Isothermal) -> tuple[Vector, Vector]:
+    """Source position along the major axis, and what `_across` needs the logarithm of."""
+    bent = lens.flattening * across
+    # Added to 1 rather than divided as a whole, for the ratio of a nearly round lens is all but 1.
+    angle, above_half = atan_and_ratio(lens.flattening * along, radius, bent, radius - bent)
+    source = lens.m00 * along - lens.g2 * across - lens.along_0 - lens.scale * angle
+    return source, _F(1.0) + _F(2.0) * above_half
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def _across(along: Vector, across: Vector, ratio: Vector, lens: Isothermal) -> Vector:
+    return lens.m11 * across - lens.g2 * along - lens.across_0 - lens.scale * _HALF_LN_2 * log2_f32(ratio)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _shoot_isothermal(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    count: int,
+    lens: Isothermal,
+    src_x: NDArray[np.float32],
+    src_y: NDArray[np.float32],
+) -> None:
+    """Three passes, which hand on by src_y: a processor works ahead through short chains of operations only."""
+    for start in range(0, count, _BLOCK):
+        stop = min(count, start + _BLOCK)
+        for k in range(start, stop, VECTOR):
+            left = stop - k
+            along, across = _turned(load_lanes(x, k, left), load_lanes(y, k, left), lens)
+            store_lanes(src_y, k, left, _radius(along, across, lens))
+        for k in range(start, stop, VECTOR):
+            left = stop - k
+            along, across = _turned(load_lanes(x, k, left), load_lanes(y, k, left), lens)
+            result, ratio = _along(along, across, load_lanes(src_y, k, left), lens)
+            store_lanes(src_x, k, left, result)
+            store_lanes(src_y, k, left, ratio)
+        for k in range(start, stop, VECTOR):
+            left = stop - k
+            along, across = _turned(load_lanes(x, k, left), load_lanes(y, k, left), lens)
+            store_lanes(src_y, k, left, _across(along, across, load_lanes(src_y, k, left), lens))
+
+
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def shoot(
     kind: int,
@@ -106,26 +195,12 @@ def shoot(
         src_x_arcsec, src_y_arcsec: (count or more,) receive the offset from the source centre, along and across the
             lens's major axis. [arcsec]
     """
-    if kind == FIELD:
-        _shoot_field(x, y, count, constants, field, src_x_arcsec, src_y_arcsec)
-        return
-    c, s, g1, g2 = _F(constants[0]), _F(constants[1]), _F(constants[2]), _F(constants[3])
-    along_0, across_0 = _F(constants[4]), _F(constants[5])
-    m00, m11 = _F(1.0) - g1, _F(1.0) + g1
-    q2, flattening, scale = _F(constants[6]), _F(constants[7]), _F(constants[8])
     if kind == ISOTHERMAL:
-        half_scale = scale * _HALF_LN_2
-        for k in range(count):
-            along = c * x[k] + s * y[k]
-            across = c * y[k] - s * x[k]
-            w = sqrt_f32(q2 * along * along + across * across + _F(1e-20))
-            f_across = flattening * across
-            src_x_arcsec[k] = m00 * along - g2 * across - scale * atan_f32(flattening * along / w) - along_0
-            src_y_arcsec[k] = (
-                m11 * across - g2 * along - half_scale * log2_f32((w + f_across) / (w - f_across)) - across_0
-            )
-        return
-    _shoot_power_law(x, y, count, constants, src_x_arcsec, src_y_arcsec)
+        _shoot_isothermal(x, y, count, isothermal(constants), src_x_arcsec, src_y_arcsec)
+    elif kind == FIELD:
+        _shoot_field(x, y, count, constants, field, src_x_arcsec, src_y_arcsec)
+    else:
+        _shoot_power_law(x, y, count, constants, src_x_arcsec, src_y_arcsec)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -137,48 +212,34 @@ def _shoot_power_law(
     src_x_arcsec: NDArray[np.float32],
     src_y_arcsec: NDArray[np.float32],
 ) -> None:
-    """Series of Tessore & Metcalf (2015), A&A 580, A79, eq. 29, its terms one vector pass each."""
+    """Series of Tessore & Metcalf (2015), A&A 580, A79, eq. 29."""
     c, s, g1, g2 = _F(constants[0]), _F(constants[1]), _F(constants[2]), _F(constants[3])
     along_0, across_0 = _F(constants[4]), _F(constants[5])
     m00, m11 = _F(1.0) - g1, _F(1.0) + g1
     amplitude, exponent, q = _F(constants[9]), _F(constants[10]), _F(constants[11])
     flat, steepness, terms = constants[12], constants[13], int(constants[14])
-    block = 256
-    deflection = np.empty(block, np.float32)
-    cos_2phi, sin_2phi = np.empty(block, np.float32), np.empty(block, np.float32)
-    term_x, term_y = np.empty(block, np.float32), np.empty(block, np.float32)
-    sum_x, sum_y = np.empty(block, np.float32), np.empty(block, np.float32)
-    for start in range(0, count, block):
-        n = min(block, count - start)
-        xs, ys = x[start : start + n], y[start : start + n]
-        out_x, out_y = src_x_arcsec[start : start + n], src_y_arcsec[start : start + n]
-        for k in range(n):
-            along = q * (c * xs[k] + s * ys[k])
-            across = c * ys[k] - s * xs[k]
-            r2 = max_f32(along * along + across * across, _F(1e-20))
-            inverse = _F(1.0) / sqrt_f32(r2)
-            cp, sp = along * inverse, across * inverse
-            deflection[k] = amplitude * exp2_f32(exponent * log2_f32(r2))
-            cos_2phi[k] = cp * cp - sp * sp
-            sin_2phi[k] = _F(2.0) * cp * sp
-            term_x[k] = cp
-            term_y[k] = sp
-            sum_x[k] = cp
-            sum_y[k] = sp
+    factors = np.empty(_SERIES_TERMS_MAX, np.float32)
+    for term in range(1, terms):
+        factors[term] = -flat * (2.0 * term - 2.0 + steepness) / (2.0 * term + 2.0 - steepness)
+    for k in range(0, count, VECTOR):
+        xs, ys = load_lanes(x, k, count - k), load_lanes(y, k, count - k)
+        along, across = c * xs + s * ys, c * ys - s * xs
+        squashed = q * along
+        r2 = max_f32(squashed * squashed + across * across, _F(1e-20))
+        inverse = _F(1.0) / sqrt_f32(r2)
+        term_x, term_y = squashed * inverse, across * inverse
+        deflection = amplitude * exp2_f32(exponent * log2_f32(r2))
+        cos_2phi = term_x * term_x - term_y * term_y
+        sin_2phi = _F(2.0) * term_x * term_y
+        sum_x, sum_y = term_x, term_y
         for term in range(1, terms):
-            factor = _F(-flat * (2.0 * term - 2.0 + steepness) / (2.0 * term + 2.0 - steepness))
-            for k in range(n):
-                tx = factor * (cos_2phi[k] * term_x[k] - sin_2phi[k] * term_y[k])
-                ty = factor * (sin_2phi[k] * term_x[k] + cos_2phi[k] * term_y[k])
-                term_x[k] = tx
-                term_y[k] = ty
-                sum_x[k] += tx
-                sum_y[k] += ty
-        for k in range(n):
-            along = c * xs[k] + s * ys[k]
-            across = c * ys[k] - s * xs[k]
-            out_x[k] = m00 * along - g2 * across - deflection[k] * sum_x[k] - along_0
-            out_y[k] = m11 * across - g2 * along - deflection[k] * sum_y[k] - across_0
+            tx = factors[term] * (cos_2phi * term_x - sin_2phi * term_y)
+            term_y = factors[term] * (sin_2phi * term_x + cos_2phi * term_y)
+            term_x = tx
+            sum_x += term_x
+            sum_y += term_y
+        store_lanes(src_x_arcsec, k, count - k, m00 * along - g2 * across - deflection * sum_x - along_0)
+        store_lanes(src_y_arcsec, k, count - k, m11 * across - g2 * along - deflection * sum_y - across_0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)

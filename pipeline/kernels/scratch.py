@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.kernels.simd import LANES
 from pipeline.kernels.spreading import SPREAD_POWERS, SPREAD_PX, spread_box, spread_powers
+from pipeline.kernels.vectors import VECTOR
 
 MAX_ORDER = 4
 MAX_CELLS = 2**20
@@ -32,9 +33,10 @@ class Tables(NamedTuple):
 class Workspace(NamedTuple):
     """Scratch arrays for stamps of (size, size) pixels; not shared between threads.
 
-    pixel_*, src_*, brightness, extent2 and order hold the pixels of a box, row after row; cell_* four lists of cells,
-    child_* the quarters of divided cells, node_* the positions at which brightness is evaluated; moments and lit are
-    those of `spread_cells`, of which all moments are 0 between calls.
+    pixel_*, src_*, extent2 and brightness hold the pixels of a box, row after row, brightness between rows of zeros;
+    steps the distances of neighbours, cell_* four lists of cells, child_* a vector of quarters of divided cells, node_*
+    the positions at which brightness is evaluated; moments and lit are those of `spread_cells`, of which all moments
+    are 0 between calls.
     """
 
     size: int
@@ -45,7 +47,6 @@ class Workspace(NamedTuple):
     src_y: NDArray[np.float32]
     brightness: NDArray[np.float32]
     extent2: NDArray[np.float32]
-    order: NDArray[np.float32]
     steps: NDArray[np.float32]
     row: NDArray[np.float32]
     counts: NDArray[np.int64]
@@ -56,8 +57,6 @@ class Workspace(NamedTuple):
     child_y: NDArray[np.float32]
     child_src_x: NDArray[np.float32]
     child_src_y: NDArray[np.float32]
-    child_extent2: NDArray[np.float32]
-    child_order: NDArray[np.float32]
     node_x: NDArray[np.float32]
     node_y: NDArray[np.float32]
     node_src_x: NDArray[np.float32]
@@ -88,7 +87,7 @@ def workspace(size: int) -> Workspace:
         return np.zeros(shape, np.float32)
 
     # A list may hold every pixel of the stamp.
-    cells = max(MAX_CELLS, size * size)
+    cells = max(MAX_CELLS, size * size) + 2 * VECTOR
     area = size * size
     return Workspace(
         size=size,
@@ -97,21 +96,18 @@ def workspace(size: int) -> Workspace:
         pixel_y=floats(area),
         src_x=floats(area),
         src_y=floats(area),
-        brightness=floats(area),
+        brightness=floats(area + 8 * size),
         extent2=floats(area),
-        order=floats(area),
-        steps=floats(area + size + 1),
+        steps=floats(2, area + 4 * size),
         row=floats(2 * size + 16),
         counts=np.zeros(4, np.int64),
         cell_x=floats(4, cells),
         cell_y=floats(4, cells),
         cell_side=floats(4, cells),
-        child_x=floats(MAX_CELLS),
-        child_y=floats(MAX_CELLS),
-        child_src_x=floats(MAX_CELLS),
-        child_src_y=floats(MAX_CELLS),
-        child_extent2=floats(MAX_CELLS),
-        child_order=floats(MAX_CELLS),
+        child_x=floats(VECTOR),
+        child_y=floats(VECTOR),
+        child_src_x=floats(VECTOR),
+        child_src_y=floats(VECTOR),
         node_x=floats(MAX_NODES),
         node_y=floats(MAX_NODES),
         node_src_x=floats(MAX_NODES),

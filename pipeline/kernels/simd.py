@@ -15,6 +15,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from pipeline.kernels.vectors import FLOATS, INTS, MASK, VECTOR, call_llvm, widened
+
 LANES = 8
 
 _F = np.float32
@@ -28,26 +30,32 @@ _TAN_3_PI_8 = _F(2.414213562373095)
 _TAN_PI_8 = _F(0.41421356237309503)
 
 
+_SUFFIX = {types.float32: "f32", FLOATS: f"v{VECTOR}f32"}
+
+
 def _unary_intrinsic(name: str) -> Callable[..., Any]:
     @intrinsic
-    def operation(_typing: Any, _x: Any) -> Any:
+    def operation(_typing: Any, x: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return builder.call(builder.module.declare_intrinsic(name, [ir.FloatType()]), arguments)
+            return call_llvm(builder, f"{name}.{_SUFFIX[x]}", arguments[0].type, list(arguments))
 
-        return types.float32(types.float32), generate
+        return x(x), generate
 
     return operation
 
 
 def _binary_intrinsic(name: str) -> Callable[..., Any]:
     @intrinsic
-    def operation(_typing: Any, _x: Any, _y: Any) -> Any:
-        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            kind = ir.FloatType()
-            function = builder.module.declare_intrinsic(name, [kind], fnty=ir.FunctionType(kind, [kind, kind]))
-            return builder.call(function, arguments)
+    def operation(_typing: Any, x: Any, y: Any) -> Any:
+        result = FLOATS if FLOATS in (x, y) else types.float32
 
-        return types.float32(types.float32, types.float32), generate
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            if result is FLOATS:
+                arguments = [widened(builder, argument) for argument in arguments]
+            flags = ("nnan", "nsz") if result is FLOATS else ()
+            return call_llvm(builder, f"{name}.{_SUFFIX[result]}", arguments[0].type, list(arguments), flags)
+
+        return result(x, y), generate
 
     return operation
 
@@ -59,32 +67,40 @@ min_f32 = _binary_intrinsic("llvm.minnum")
 max_f32 = _binary_intrinsic("llvm.maxnum")
 
 
-def _bitcast_intrinsic(source: Any, target: Any, target_ir: Any) -> Callable[..., Any]:
+def _conversion_intrinsic(name: str, source: Any, target: Any, lanes: tuple[Any, Any]) -> Callable[..., Any]:
+    """A method of the LLVM builder from one numba type to another, or from a vector of it to a vector of the other."""
+
     @intrinsic
-    def cast(_typing: Any, _x: Any) -> Any:
-        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return builder.bitcast(arguments[0], target_ir)
+    def convert(_typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return getattr(builder, name)(arguments[0], context.get_value_type(signature.return_type))
 
-        return target(source), generate
+        return (lanes[1](lanes[0]) if x is lanes[0] else target(source)), generate
 
-    return cast
+    return convert
 
 
-_bits_of = _bitcast_intrinsic(types.float32, types.int32, ir.IntType(32))
-_float_of = _bitcast_intrinsic(types.int32, types.float32, ir.FloatType())
+_bits_of = _conversion_intrinsic("bitcast", types.float32, types.int32, (FLOATS, INTS))
+_float_of = _conversion_intrinsic("bitcast", types.int32, types.float32, (INTS, FLOATS))
+_to_int = _conversion_intrinsic("fptosi", types.float32, types.int32, (FLOATS, INTS))
+_to_float = _conversion_intrinsic("sitofp", types.int32, types.float32, (INTS, FLOATS))
 
 
 def _select_intrinsic() -> Callable[..., Any]:
     """`yes if condition else no` on float32, without a branch."""
 
     @intrinsic
-    def select(_typing: Any, _condition: Any, _yes: Any, _no: Any) -> Any:
+    def select(_typing: Any, condition: Any, yes: Any, no: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            condition = arguments[0]
-            if condition.type.width != 1:
-                condition = builder.trunc(condition, ir.IntType(1))
-            return builder.select(condition, arguments[1], arguments[2])
+            chooser, one, other = arguments
+            if condition is MASK:
+                return builder.select(chooser, widened(builder, one), widened(builder, other))
+            if chooser.type.width != 1:
+                chooser = builder.trunc(chooser, ir.IntType(1))
+            return builder.select(chooser, one, other)
 
+        if condition is MASK:
+            return FLOATS(condition, yes, no), generate
         return types.float32(types.boolean, types.float32, types.float32), generate
 
     return select
@@ -93,54 +109,54 @@ def _select_intrinsic() -> Callable[..., Any]:
 select_f32 = _select_intrinsic()
 
 
+# Polynomials are summed pairwise, for these chains of operations wait more than they work.
+
+
 @njit(inline="always", fastmath=True)
 def log2_f32(x: np.float32) -> np.float32:
     """Base-2 logarithm of a normal float32 > 0; absolute error below 2e-7 plus one rounding."""
     bits = _bits_of(x)
     exponent = (bits - _SQRT_HALF_BITS) >> _MANTISSA_BITS
     t = _float_of(bits - (exponent << _MANTISSA_BITS)) - _F(1.0)
-    p = _F(7.0376836292e-2)
-    p = p * t + _F(-1.1514610310e-1)
-    p = p * t + _F(1.1676998740e-1)
-    p = p * t + _F(-1.2420140846e-1)
-    p = p * t + _F(1.4249322787e-1)
-    p = p * t + _F(-1.6668057665e-1)
-    p = p * t + _F(2.0000714765e-1)
-    p = p * t + _F(-2.4999993993e-1)
-    p = p * t + _F(3.3333331174e-1)
-    square = t * t
-    return _F((t * square * p - _F(0.5) * square + t) * _LOG2_E + _F(exponent))
+    t2 = t * t
+    t4 = t2 * t2
+    low = (_F(3.3333331174e-1) - _F(2.4999993993e-1) * t) + t2 * (_F(2.0000714765e-1) - _F(1.6668057665e-1) * t)
+    high = (_F(1.4249322787e-1) - _F(1.2420140846e-1) * t) + t2 * (_F(1.1676998740e-1) - _F(1.1514610310e-1) * t)
+    p = low + t4 * (high + t4 * _F(7.0376836292e-2))
+    value: np.float32 = (t2 * (t * p) + (t - _F(0.5) * t2)) * _LOG2_E + _to_float(exponent)
+    return value
 
 
 @njit(inline="always", fastmath=True)
 def exp2_f32(x: np.float32) -> np.float32:
-    """2**x of a float32, x clamped to [-126, 126]; relative error below 2e-7."""
-    clamped = min_f32(max_f32(x, _F(-126.0)), _F(126.0))
-    whole = nearest_f32(clamped)
-    t = clamped - whole
-    p = _F(1.535336188319500e-4)
-    p = p * t + _F(1.339887440266574e-3)
-    p = p * t + _F(9.618437357674640e-3)
-    p = p * t + _F(5.550332471162809e-2)
-    p = p * t + _F(2.402264791363012e-1)
-    p = p * t + _F(6.931472028550421e-1)
-    p = p * t + _F(1.0)
-    return _F(_float_of(_bits_of(p) + (_I(whole) << _MANTISSA_BITS)))
+    """2**x of a float32 in [-126, 126]; relative error below 2e-7."""
+    whole = nearest_f32(x)
+    t = x - whole
+    t2 = t * t
+    low = (_F(1.0) + _F(6.931472028550421e-1) * t) + t2 * (_F(2.402264791363012e-1) + _F(5.550332471162809e-2) * t)
+    high = (_F(9.618437357674640e-3) + _F(1.339887440266574e-3) * t) + t2 * _F(1.535336188319500e-4)
+    p = low + t2 * t2 * high
+    value: np.float32 = _float_of(_bits_of(p) + (_to_int(whole) << _MANTISSA_BITS))
+    return value
 
 
 @njit(inline="always", fastmath=True)
-def atan_f32(x: np.float32) -> np.float32:
-    """Arc tangent of any finite float32; absolute error below 2e-7. [rad]"""
-    size = abs_f32(x)
-    large, middle = size > _TAN_3_PI_8, size > _TAN_PI_8
-    numerator = select_f32(large, _F(-1.0), select_f32(middle, size - _F(1.0), size))
-    denominator = select_f32(large, size, select_f32(middle, size + _F(1.0), _F(1.0)))
+def atan_and_ratio(
+    y: np.float32, x: np.float32, numerator: np.float32, denominator: np.float32
+) -> tuple[np.float32, np.float32]:
+    """Arc tangent of y / x, x > 0, to 2e-7 rad, and numerator / denominator, with one division. [rad]
+
+    The products of numbers of the two pairs must be normal float32.
+    """
+    size = abs_f32(y)
+    large, middle = size > _TAN_3_PI_8 * x, size > _TAN_PI_8 * x
+    above = select_f32(large, -x, select_f32(middle, size - x, size))
+    below = select_f32(large, size, select_f32(middle, size + x, x))
     offset = select_f32(large, _HALF_PI, select_f32(middle, _QUARTER_PI, _F(0.0)))
-    t = numerator / denominator
+    inverse = _F(1.0) / (below * denominator)
+    t = above * denominator * inverse
     w = t * t
-    p = _F(8.05374449538e-2)
-    p = p * w + _F(-1.38776856032e-1)
-    p = p * w + _F(1.99777106478e-1)
-    p = p * w + _F(-3.33329491539e-1)
-    angle = offset + (p * w * t + t)
-    return _F(select_f32(x < _F(0.0), -angle, angle))
+    low = _F(-3.33329491539e-1) + _F(1.99777106478e-1) * w
+    p = low + w * w * (_F(-1.38776856032e-1) + _F(8.05374449538e-2) * w)
+    angle = offset + (p * (w * t) + t)
+    return select_f32(y < _F(0.0), -angle, angle), numerator * below * inverse

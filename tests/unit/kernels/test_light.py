@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from lenstronomy.LensModel.lens_model import LensModel
 from lenstronomy.LightModel.light_model import LightModel
+from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
@@ -16,16 +17,21 @@ from pipeline.contracts.survey import PIXEL_SCALE_ARCSEC
 from pipeline.kernels.arc_draws import LENS_PHI, LENS_Q, LENS_X, LENS_Y, SRC_X, SRC_Y, THETA_E, ArcDraws
 from pipeline.kernels.light import (
     LIGHT_CONSTANTS,
+    bright_radius,
     image_brightness,
-    image_orders,
+    may_err,
+    sees_image,
+    sersic,
     sersic_brightness,
-    sersic_orders,
     set_image,
     set_sersic,
+    too_coarse,
 )
 from pipeline.kernels.profiles import sersic_bn, sersic_flux_factor
 from pipeline.kernels.psf import StampPsf, psf_fwhm_arcsec, psf_kernel
 from pipeline.kernels.render import StampGrid, render_arcs
+from pipeline.kernels.simd import select_f32
+from pipeline.kernels.vectors import VECTOR, all_lanes, load_lanes, store_lanes
 
 GRID = StampGrid(64, PIXEL_SCALE_ARCSEC)
 Floats = NDArray[np.float32]
@@ -43,6 +49,32 @@ def _constants(source: Source, area: float = 1.0, core_share: float = 5e-3) -> N
     re, n, q, phi, x, y, lens_phi = source
     set_sersic(re, n, q, phi, x, y, lens_phi, area, core_share, constants)
     return constants
+
+
+@njit(error_model="numpy", fastmath=True)
+def _orders(
+    x: Floats, y: Floats, extent2: Floats, constants: NDArray[np.float64], per_tolerance: np.float32, order: Floats
+) -> None:
+    """1, 2, 4 or 5: the lowest order that is not too coarse; 0 where `may_err` rules out more than one node."""
+    light = sersic(constants)
+    bright = bright_radius(light, per_tolerance)
+    for k in range(0, x.size, VECTOR):
+        left = x.size - k
+        u, v, size = load_lanes(x, k, left), load_lanes(y, k, left), load_lanes(extent2, k, left)
+        one, two, four = too_coarse(u, v, size, light, all_lanes(per_tolerance))
+        value = select_f32(one, all_lanes(np.float32(2)), all_lanes(np.float32(1)))
+        value = select_f32(four, np.float32(5), select_f32(two, np.float32(4), value))
+        store_lanes(order, k, left, select_f32(may_err(u, v, size, light, bright) | one, value, np.float32(0)))
+
+
+@njit(error_model="numpy", fastmath=True)
+def _sees_image(x: Floats, y: Floats, extent2: Floats, constants: NDArray[np.float64], seen: Floats) -> None:
+    for k in range(0, x.size, VECTOR):
+        left = x.size - k
+        u, v, size = load_lanes(x, k, left), load_lanes(y, k, left), load_lanes(extent2, k, left)
+        store_lanes(
+            seen, k, left, select_f32(sees_image(u, v, size, constants), all_lanes(np.float32(1)), np.float32(0))
+        )
 
 
 def _brightness(source: Source, x: NDArray[np.float64], y: NDArray[np.float64], core_share: float = 5e-3) -> Floats:
@@ -111,9 +143,10 @@ def test_order_keeps_the_error_of_a_cell_below_its_tolerance(source: Source) -> 
     along, across = (c * x + s * y).astype(np.float32), (c * y - s * x).astype(np.float32)
     extent2, order = np.full(x.size, 2 * side**2, np.float32), np.empty(x.size, np.float32)
     constants = _constants(source, side**2)
-    sersic_orders(along, across, extent2, x.size, constants, np.float32(1), np.float32(tolerance), order)
-    assert set(np.unique(order)) <= {1.0, 2.0, 4.0, 5.0}
-    assert len(np.unique(order)) >= 2
+    _orders(along, across, extent2, constants, np.float32(1 / tolerance), order)
+    assert set(np.unique(order)) <= {0.0, 1.0, 2.0, 4.0, 5.0}
+    assert len(np.unique(order)) >= 3
+    order = np.maximum(order, 1)
 
     def integral(k: int, nodes_per_side: int) -> float:
         nodes, weights = np.polynomial.legendre.leggauss(nodes_per_side)
@@ -132,7 +165,7 @@ def test_orders_rise_with_demand() -> None:
     y, small, large = np.zeros_like(x), np.full_like(x, 0.01), np.full_like(x, 0.1)
     constants, out = _constants((0.3, 4.0, 0.7, 0.0, 0.0, 0.0, 0.0), 0.07), np.empty((3, x.size), np.float32)
     for row, (extent2, tolerance) in enumerate(((small, 1e-3), (small, 1e-5), (large, 1e-5))):
-        sersic_orders(x, y, extent2, x.size, constants, np.float32(1), np.float32(tolerance), out[row])
+        _orders(x, y, extent2, constants, np.float32(1 / tolerance), out[row])
     assert (out[1] >= out[0]).all()
     assert (out[2] >= out[1]).all()
     assert out[1].sum() > out[0].sum()
@@ -178,13 +211,13 @@ def test_image_frame_turns_then_mirrors(mirror: float) -> None:
     assert _image_values(template, along, across, phi, mirror, x0, y0, lens_phi) == pytest.approx(expected, rel=1e-4)
 
 
-def test_image_orders_mark_the_cells_that_see_the_template() -> None:
-    """Four nodes where the cell may overlap the template, one elsewhere."""
-    constants, order = np.zeros(LIGHT_CONSTANTS), np.empty(5, np.float32)
+def test_cells_that_see_the_template_are_marked() -> None:
+    """Those that may overlap it, and no others."""
+    constants, seen = np.zeros(LIGHT_CONSTANTS), np.empty(5, np.float32)
     set_image(21, 0.1, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, constants)
     x, y = np.array([0.0, 0.99, 1.1, 3.0, 0.0], np.float32), np.array([0.0, 0.99, 0.0, 0.0, -1.5], np.float32)
-    image_orders(x, y, np.full(5, 0.08, np.float32), 5, constants, order)
-    assert order.tolist() == [4.0, 4.0, 4.0, 1.0, 1.0]
+    _sees_image(x, y, np.full(5, 0.08, np.float32), constants, seen)
+    assert seen.tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
 
 
 def _gaussian(size: int, sigma_px: float, q: float = 1.0, phi: float = 0.0) -> NDArray[np.float64]:

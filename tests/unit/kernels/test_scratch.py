@@ -7,7 +7,9 @@ import pytest
 
 from pipeline.kernels.scratch import MAX_CELLS, MAX_NODES, MAX_ORDER, integration_tables, spread_stride, workspace
 from pipeline.kernels.simd import LANES
+from pipeline.kernels.spread_pixels import MARGIN_ROWS
 from pipeline.kernels.spreading import SPREAD_POWERS, SPREAD_PX, spread_box, spread_powers
+from pipeline.kernels.vectors import VECTOR
 
 
 def test_tables_hold_the_spreading_weights() -> None:
@@ -20,17 +22,18 @@ def test_tables_hold_the_spreading_weights() -> None:
 
 @pytest.mark.parametrize("size", [16, 64, 200])
 def test_workspace_holds_every_pixel_in_every_list(size: int) -> None:
-    """Lists of cells take all pixels of the stamp, children the most cells, and a row of the stamp its padding."""
+    """Lists of cells take all pixels of the stamp, and a vector more; a row of the stamp has its padding."""
     work = workspace(size)
     assert work.size == size
     assert work.stride == spread_stride(size) == size + 2 * SPREAD_PX + LANES
-    for pixels in (work.pixel_x, work.src_y, work.brightness, work.extent2, work.order):
+    for pixels in (work.pixel_x, work.src_y, work.extent2):
         assert pixels.shape == (size * size,)
-    assert work.steps.size > size * size + size
+    assert work.brightness.size >= (size + 2 * MARGIN_ROWS) * size
+    assert work.steps.shape[1] >= (size + MARGIN_ROWS) * size
     assert work.cell_x.shape == work.cell_y.shape
     assert work.cell_x.shape[0] == 4
-    assert work.cell_x.shape[1] >= max(MAX_CELLS, size * size)
-    assert work.child_x.shape == work.child_order.shape == (MAX_CELLS,)
+    assert work.cell_x.shape[1] >= max(MAX_CELLS, size * size) + VECTOR
+    assert work.child_x.shape == work.child_src_x.shape == (VECTOR,)
     assert work.node_x.shape == work.node_flux.shape == (MAX_NODES,)
     assert MAX_NODES % MAX_ORDER**2 == 0
     assert work.moments.size == size * work.stride * SPREAD_POWERS**2
