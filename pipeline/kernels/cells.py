@@ -57,7 +57,7 @@ _JUMP = _F(1e6)
 # Pixels that share the light of a point, about N_eff of the sharpest PSF.
 _PSF_AREA_PX = 30.0
 # Which way the quarters of a cell lie from its centre.
-_right, _up = constant_lanes([-1.0, 1.0, -1.0, 1.0] * 4), constant_lanes([-1.0, -1.0, 1.0, 1.0] * 4)
+_right, _up = constant_lanes([-1.0, 1.0, -1.0, 1.0] * (VECTOR // 4)), constant_lanes([-1.0, -1.0, 1.0, 1.0] * (VECTOR // 4))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)

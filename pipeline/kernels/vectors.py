@@ -18,7 +18,7 @@ from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-VECTOR = 16
+VECTOR = 32
 
 # What annotations call a vector of float32, and a mask.
 Vector = Any
@@ -217,11 +217,18 @@ def append_lanes(_typing: Any, array: Any, _index: Any, _mask: Any, value: Any) 
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature.args[0], arguments[0], arguments[1], FLOATS.ir)
-        undefined = ir.Constant(FLOATS.ir, ir.Undefined)
-        name = f"llvm.experimental.vector.compress.v{VECTOR}f32"
-        packed = call_llvm(builder, name, FLOATS.ir, [arguments[3], arguments[2], undefined])
-        builder.store(packed, address).align = 4
+        half, half_mask = ir.VectorType(_FLOAT, 16), ir.VectorType(_BIT, 16)
+        index = arguments[1]
+        for first in range(0, VECTOR, 16):
+            address = _address(context, builder, signature.args[0], arguments[0], index, half)
+            places = ir.Constant(ir.VectorType(_INT, 16), list(range(first, first + 16)))
+            mask = builder.shuffle_vector(arguments[2], ir.Constant(MASK.ir, ir.Undefined), places)
+            value = builder.shuffle_vector(arguments[3], ir.Constant(FLOATS.ir, ir.Undefined), places)
+            undefined = ir.Constant(half, ir.Undefined)
+            packed = call_llvm(builder, "llvm.experimental.vector.compress.v16f32", half, [value, mask, undefined])
+            builder.store(packed, address).align = 4
+            bits = builder.zext(builder.bitcast(mask, ir.IntType(16)), ir.IntType(64))
+            index = builder.add(index, call_llvm(builder, "llvm.ctpop.i64", ir.IntType(64), [bits]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64, MASK, value), generate
