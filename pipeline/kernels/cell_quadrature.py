@@ -6,7 +6,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.counting import COUNTED, UNCOUNTED
 from pipeline.kernels.lanes import constant, splatter, storer
 from pipeline.kernels.light import IMAGE, image_brightness, sersic_brightness
 from pipeline.kernels.rays import shoot
@@ -28,7 +27,7 @@ _x = 0.5 * np.polynomial.legendre.leggauss(4)[0]
 _across_4, _along_4 = constant([_x[k % 4] for k in range(16)]), constant([_x[k // 4] for k in range(16)])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def integrate_cells(
     profile: int,
     light: NDArray[np.float64],
@@ -113,7 +112,7 @@ def _place_nodes(
             _store_16(node_y, 16 * k, _along_4() * (side[k] * scale) + _splat_16(y[k]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **COUNTED)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _evaluate(
     profile: int,
     light: NDArray[np.float64],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.contracts.errors import ContractError
 from pipeline.kernels.cell_quadrature import DIVIDED, FOURS, ONES, TWOS, integrate_cells
+from pipeline.kernels.lanes import Mask, Vector, constant
 from pipeline.kernels.light import (
     IMAGE,
     bright_radius,
@@ -30,12 +31,9 @@ from pipeline.kernels.simd import abs_f32, max_f32, min_f32, nearest_f32, select
 from pipeline.kernels.spread_pixels import MARGIN_ROWS, spread_pixels
 from pipeline.kernels.vectors import (
     VECTOR,
-    Mask,
-    Vector,
     all_lanes,
     any_lane,
     append_lanes,
-    constant_lanes,
     count_lanes,
     lane_numbers,
     lanes_from,
@@ -57,7 +55,7 @@ _JUMP = _F(1e6)
 # Pixels that share the light of a point, about N_eff of the sharpest PSF.
 _PSF_AREA_PX = 30.0
 # Which way the quarters of a cell lie from its centre.
-_right, _up = constant_lanes([-1.0, 1.0, -1.0, 1.0] * (VECTOR // 4)), constant_lanes([-1.0, -1.0, 1.0, 1.0] * (VECTOR // 4))
+_right, _up = constant([-1.0, 1.0, -1.0, 1.0] * (VECTOR // 4)), constant([-1.0, -1.0, 1.0, 1.0] * (VECTOR // 4))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)

@@ -18,10 +18,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.kernels.lanes import Mask, Vector
 from pipeline.kernels.profiles import sersic_bn, sersic_flux_factor
 from pipeline.kernels.sersic_core import core_radius, set_polynomial
 from pipeline.kernels.simd import abs_f32, exp2_f32, log2_f32, max_f32, min_f32, select_f32, sqrt_f32
-from pipeline.kernels.vectors import VECTOR, Mask, Vector, load_lanes, store_lanes
+from pipeline.kernels.vectors import VECTOR, load_lanes, store_lanes
 
 SERSIC = 0
 IMAGE = 1

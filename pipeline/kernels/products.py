@@ -17,8 +17,9 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from pipeline.kernels.lanes import call_llvm, floats, operation, splat
 
 # Floats of a vector, and registers for vectors: blocks of 27 or 24 sums fill 32 registers, of 12 sums 16.
 _WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
@@ -38,17 +39,8 @@ COLUMN_STEP = 48
 _INDEX = types.int64
 
 
-def _vector(lanes: int) -> Any:
-    return ir.VectorType(ir.FloatType(), lanes)
-
-
-def _declared(builder: Any, kind: Any, name: str) -> Any:
-    """A function of LLVM's own."""
-    return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-
-
-def _at(builder: Any, address: Any, offset: Any) -> Any:
-    return builder.gep(address, [ir.Constant(ir.IntType(64), offset) if isinstance(offset, int) else offset])
+def _at(builder: Any, place: Any, offset: Any) -> Any:
+    return builder.gep(place, [ir.Constant(ir.IntType(64), offset) if isinstance(offset, int) else offset])
 
 
 def _data(context: Any, builder: Any, signature: Any, arguments: Any, index: int) -> Any:
@@ -60,11 +52,7 @@ def _sums(
     inner: Any,
 ) -> list[list[Any]]:  # fmt: skip
     """Sums over `inner` rows of left[k, r] * right[k, v * lanes : (v + 1) * lanes], [r][v]."""
-    vector = _vector(lanes)
-    name = f"llvm.fma.v{lanes}f32"
-    fma = _declared(builder, ir.FunctionType(vector, [vector] * 3), name)
-    undefined, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-    splat = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    vector = floats(lanes).ir
     zeros = ir.Constant(vector, [0.0] * lanes)
     with builder.goto_entry_block():
         sums = [[builder.alloca(vector) for _ in range(vectors)] for _ in range(rows)]
@@ -79,10 +67,10 @@ def _sums(
             columns.append(builder.load(builder.bitcast(_at(builder, right_row, v * lanes), vector.as_pointer())))
             columns[v].align = 4
         for r, row in enumerate(sums):
-            factor = builder.insert_element(undefined, builder.load(_at(builder, left_row, r)), first)
-            factor = builder.shuffle_vector(factor, undefined, splat)
+            factor = splat(builder, builder.load(_at(builder, left_row, r)), lanes)
             for column, place in zip(columns, row, strict=True):
-                builder.store(builder.call(fma, [factor, column, builder.load(place)]), place)
+                terms = [factor, column, builder.load(place)]
+                builder.store(call_llvm(builder, f"llvm.fma.v{lanes}f32", vector, terms), place)
     return [[builder.load(place) for place in row] for row in sums]
 
 
@@ -96,24 +84,19 @@ def _block(rows: int, vectors: int, lanes: int) -> Callable[..., Any]:
             builder, rows, vectors, lanes, _at(builder, left, left_first), left_stride,
             _at(builder, right, right_first), right_stride, inner,
         )  # fmt: skip
-        vector, masks = _vector(lanes), ir.VectorType(ir.IntType(1), lanes)
-        kinds = [vector, vector.as_pointer(), ir.IntType(32), masks]
-        function = ir.FunctionType(ir.VoidType(), kinds)
-        write = _declared(builder, function, f"llvm.masked.store.v{lanes}f32.p0")
-        numbers = ir.VectorType(ir.IntType(64), lanes)
-        count = builder.insert_element(ir.Constant(numbers, ir.Undefined), columns, ir.Constant(ir.IntType(32), 0))
-        splat = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-        count = builder.shuffle_vector(count, ir.Constant(numbers, ir.Undefined), splat)
+        vector, name = floats(lanes).ir, f"llvm.masked.store.v{lanes}f32.p0"
+        numbers, align = ir.VectorType(ir.IntType(64), lanes), ir.Constant(ir.IntType(32), 4)
+        count = splat(builder, columns, lanes)
         for v in range(vectors):
             places = ir.Constant(numbers, list(range(v * lanes, (v + 1) * lanes)))
             written = builder.icmp_signed("<", places, count)
             for r in range(rows):
                 row = _at(builder, out, builder.add(first, builder.mul(stride, ir.Constant(ir.IntType(64), r))))
-                address = builder.bitcast(_at(builder, row, v * lanes), vector.as_pointer())
-                builder.call(write, [sums[r][v], address, ir.Constant(ir.IntType(32), 4), written])
+                place = builder.bitcast(_at(builder, row, v * lanes), vector.as_pointer())
+                call_llvm(builder, name, ir.VoidType(), [sums[r][v], place, align, written])
         return context.get_dummy_value()
 
-    @intrinsic
+    @operation
     def block(
         _typing: Any, left: Any, _left_first: Any, _left_stride: Any, _inner: Any, right: Any, _right_first: Any,
         _right_stride: Any, out: Any, _first: Any, _stride: Any, _columns: Any,
@@ -135,7 +118,7 @@ def _mirrored_block(rows: int, vectors: int, lanes: int) -> Callable[..., Any]:
         even = _sums(builder, rows, vectors, lanes, even_left, left_stride, evens, half, inner)
         fewer = builder.sub(inner, ir.Constant(ir.IntType(64), 1))
         odd = _sums(builder, rows, vectors, lanes, odd_left, left_stride, odds, half, fewer)
-        vector = _vector(lanes)
+        vector = floats(lanes).ir
         undefined = ir.Constant(vector, ir.Undefined)
         reverse = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(reversed(range(lanes))))
         for r in range(rows):
@@ -149,7 +132,7 @@ def _mirrored_block(rows: int, vectors: int, lanes: int) -> Callable[..., Any]:
                 builder.store(rest, builder.bitcast(below, vector.as_pointer())).align = 4
         return context.get_dummy_value()
 
-    @intrinsic
+    @operation
     def block(
         _typing: Any, left: Any, _left_first: Any, _left_stride: Any, _odd_first: Any, _inner: Any, even: Any, odd: Any,
         _half: Any, _column: Any, out: Any, _middle: Any, _stride: Any,

@@ -15,8 +15,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.kernels.lanes import Vector
 from pipeline.kernels.simd import atan_and_ratio, exp2_f32, log2_f32, max_f32, sqrt_f32
-from pipeline.kernels.vectors import VECTOR, Vector, load_lanes, store_lanes
+from pipeline.kernels.vectors import VECTOR, load_lanes, store_lanes
 
 ISOTHERMAL = 0
 POWER_LAW = 1

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
-from pipeline.kernels.vectors import FLOATS, INTS, MASK, VECTOR, call_llvm, widened
+from pipeline.kernels.lanes import Lanes, call_llvm, floats, operation, widened
 
 LANES = 8
 
@@ -30,34 +29,36 @@ _TAN_3_PI_8 = _F(2.414213562373095)
 _TAN_PI_8 = _F(0.41421356237309503)
 
 
-_SUFFIX = {types.float32: "f32", FLOATS: f"v{VECTOR}f32"}
+def _name(name: str, kind: Any) -> str:
+    """Full name of an LLVM intrinsic for float32 or a vector of it."""
+    return f"{name}.v{kind.count}f32" if isinstance(kind, Lanes) else f"{name}.f32"
 
 
 def _unary_intrinsic(name: str) -> Callable[..., Any]:
-    @intrinsic
-    def operation(_typing: Any, x: Any) -> Any:
+    @operation
+    def function(_typing: Any, x: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return call_llvm(builder, f"{name}.{_SUFFIX[x]}", arguments[0].type, list(arguments))
+            return call_llvm(builder, _name(name, x), arguments[0].type, list(arguments))
 
         return x(x), generate
 
-    return operation
+    return function
 
 
 def _binary_intrinsic(name: str) -> Callable[..., Any]:
-    @intrinsic
-    def operation(_typing: Any, x: Any, y: Any) -> Any:
-        result = FLOATS if FLOATS in (x, y) else types.float32
+    @operation
+    def function(_typing: Any, x: Any, y: Any) -> Any:
+        result: Any = next((kind for kind in (x, y) if isinstance(kind, Lanes)), types.float32)
 
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            if result is FLOATS:
-                arguments = [widened(builder, argument) for argument in arguments]
-            flags = ("nnan", "nsz") if result is FLOATS else ()
-            return call_llvm(builder, f"{name}.{_SUFFIX[result]}", arguments[0].type, list(arguments), flags)
+            if not isinstance(result, Lanes):
+                return call_llvm(builder, _name(name, result), arguments[0].type, list(arguments))
+            wide = [widened(builder, argument, result.count) for argument in arguments]
+            return call_llvm(builder, _name(name, result), result.ir, wide, ("nnan", "nsz"))
 
         return result(x, y), generate
 
-    return operation
+    return function
 
 
 sqrt_f32 = _unary_intrinsic("llvm.sqrt")
@@ -67,46 +68,40 @@ min_f32 = _binary_intrinsic("llvm.minnum")
 max_f32 = _binary_intrinsic("llvm.maxnum")
 
 
-def _conversion_intrinsic(name: str, source: Any, target: Any, lanes: tuple[Any, Any]) -> Callable[..., Any]:
+def _conversion_intrinsic(name: str, source: Any, target: Any) -> Callable[..., Any]:
     """A method of the LLVM builder from one numba type to another, or from a vector of it to a vector of the other."""
 
-    @intrinsic
+    @operation
     def convert(_typing: Any, x: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return getattr(builder, name)(arguments[0], context.get_value_type(signature.return_type))
 
-        return (lanes[1](lanes[0]) if x is lanes[0] else target(source)), generate
+        return (Lanes(target, x.count)(x) if isinstance(x, Lanes) else target(source)), generate
 
     return convert
 
 
-_bits_of = _conversion_intrinsic("bitcast", types.float32, types.int32, (FLOATS, INTS))
-_float_of = _conversion_intrinsic("bitcast", types.int32, types.float32, (INTS, FLOATS))
-_to_int = _conversion_intrinsic("fptosi", types.float32, types.int32, (FLOATS, INTS))
-_to_float = _conversion_intrinsic("sitofp", types.int32, types.float32, (INTS, FLOATS))
+_bits_of = _conversion_intrinsic("bitcast", types.float32, types.int32)
+_float_of = _conversion_intrinsic("bitcast", types.int32, types.float32)
+_to_int = _conversion_intrinsic("fptosi", types.float32, types.int32)
+_to_float = _conversion_intrinsic("sitofp", types.int32, types.float32)
 
 
-def _select_intrinsic() -> Callable[..., Any]:
-    """`yes if condition else no` on float32, without a branch."""
+@operation
+def select_f32(_typing: Any, condition: Any, yes: Any, no: Any) -> Any:
+    """(condition, yes, no): `yes if condition else no` on float32, without a branch; by a mask, lane by lane."""
 
-    @intrinsic
-    def select(_typing: Any, condition: Any, yes: Any, no: Any) -> Any:
-        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            chooser, one, other = arguments
-            if condition is MASK:
-                return builder.select(chooser, widened(builder, one), widened(builder, other))
-            if chooser.type.width != 1:
-                chooser = builder.trunc(chooser, ir.IntType(1))
-            return builder.select(chooser, one, other)
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        chooser, one, other = arguments
+        if isinstance(condition, Lanes):
+            return builder.select(chooser, *(widened(builder, value, condition.count) for value in (one, other)))
+        if chooser.type.width != 1:
+            chooser = builder.trunc(chooser, ir.IntType(1))
+        return builder.select(chooser, one, other)
 
-        if condition is MASK:
-            return FLOATS(condition, yes, no), generate
-        return types.float32(types.boolean, types.float32, types.float32), generate
-
-    return select
-
-
-select_f32 = _select_intrinsic()
+    if isinstance(condition, Lanes):
+        return floats(condition.count)(condition, yes, no), generate
+    return types.float32(types.boolean, types.float32, types.float32), generate
 
 
 # Polynomials are summed pairwise, for these chains of operations wait more than they work.

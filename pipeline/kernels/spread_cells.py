@@ -17,7 +17,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.counting import UNCOUNTED
 from pipeline.kernels.lanes import constant, loader, picker, splatter, storer
 from pipeline.kernels.simd import LANES
 from pipeline.kernels.spreading import SPREAD_POWERS, SPREAD_PX
@@ -67,7 +66,7 @@ _above_0, _above_1, _above_2, _above_3 = (picker([8 + 4 * (k // 8) + p for k in 
 _twice, _first_row, _second_row = picker([k % 8 for k in _ALL]), picker(range(8)), picker(range(8, 16))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def collect_1(
     brightness: NDArray[np.float32], x_px: NDArray[np.float32], y_px: NDArray[np.float32], side_px: NDArray[np.float32],
     moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
@@ -96,7 +95,7 @@ def collect_1(
     return lit
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def collect_2(
     brightness: NDArray[np.float32], x_px: NDArray[np.float32], y_px: NDArray[np.float32], side_px: NDArray[np.float32],
     moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
@@ -117,7 +116,7 @@ def collect_2(
     return lit
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def collect_4(
     brightness: NDArray[np.float32], x_px: NDArray[np.float32], y_px: NDArray[np.float32], side_px: NDArray[np.float32],
     moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
@@ -143,7 +142,7 @@ def collect_4(
     return lit
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, **UNCOUNTED)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def spread_moments(
     pixels: NDArray[np.int64], count: int, moments: NDArray[np.float32], stride: int,
     powers: NDArray[np.float32], spread: NDArray[np.float32],
@@ -172,28 +171,3 @@ def spread_moments(
                 q2 * powers[2 * LANES + g] + q3 * powers[3 * LANES + g]
             )
             _store_8(spread, first + g * stride, _load_8(spread, first + g * stride) + total)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def spread_row(
-    values: NDArray[np.float32], count: int, taps: NDArray[np.float32], first: int, stride: int,
-    row: NDArray[np.float32], spread: NDArray[np.float32],
-) -> None:  # fmt: skip
-    """Spread a row of pixels, each a box of even brightness, by five taps along the row, then along columns.
-
-    Args:
-        values: (count + 8,) float32, the row's fluxes from index 4 on, zeros on both sides.
-        count: pixels of the row.
-        taps: `spreading.spread_box`.
-        first: where the lowest row and column that the row reaches lie in `spread`, flattened, rows of `stride`.
-        row: (count + 4,) scratch.
-    """
-    t0, t1, t2 = taps[2], taps[1], taps[0]
-    n = count + 4
-    a, b, c, d, e = values[:n], values[1 : n + 1], values[2 : n + 2], values[3 : n + 3], values[4 : n + 4]
-    for j in range(n):
-        row[j] = t2 * (a[j] + e[j]) + t1 * (b[j] + d[j]) + t0 * c[j]
-    for g in range(_ROWS):
-        target, weight = spread[first + g * stride : first + g * stride + n], taps[g]
-        for j in range(n):
-            target[j] += weight * row[j]

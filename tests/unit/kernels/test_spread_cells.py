@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.kernels.scratch import integration_tables, spread_stride
-from pipeline.kernels.spread_cells import MOMENTS, collect_1, collect_2, collect_4, spread_moments, spread_row
-from pipeline.kernels.spreading import SPREAD_PX, spread_box, spread_profile
+from pipeline.kernels.spread_cells import MOMENTS, collect_1, collect_2, collect_4, spread_moments
+from pipeline.kernels.spreading import SPREAD_PX, spread_profile
 
 SIZE = 16
 STRIDE = spread_stride(SIZE)
@@ -127,18 +127,3 @@ def test_dark_cells_leave_nothing_and_lit_pixels_are_spread_once() -> None:
     result = _stamp(pixels.spread())
     assert result.sum() == pytest.approx(1.0, rel=1e-6)
     assert np.count_nonzero(result) == 25
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, SIZE])
-def test_row_spreads_each_pixel_as_a_box(count: int) -> None:
-    """A row equals the sum over its pixels of the outer product of the box weights; it adds and stays in its rows."""
-    values = np.zeros(count + 8, np.float32)
-    values[4 : 4 + count] = np.random.default_rng(count).uniform(size=count)
-    spread, row = _empty(), np.zeros(count + 4, np.float32)
-    i, j0 = 3, SIZE - count
-    for _ in range(2):
-        spread_row(values, count, spread_box(), i * STRIDE + j0, STRIDE, row, spread)
-    box, expected = spread_box().astype(np.float64), np.zeros((SIZE + 4, SIZE + 4))
-    for k in range(count):
-        expected[i : i + 5, j0 + k : j0 + k + 5] += 2 * values[4 + k] * np.outer(box, box)
-    assert _stamp(spread) == pytest.approx(expected, abs=1e-6)

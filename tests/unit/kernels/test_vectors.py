@@ -7,12 +7,12 @@ import pytest
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.kernels.lanes import constant
 from pipeline.kernels.vectors import (
     VECTOR,
     all_lanes,
     any_lane,
     append_lanes,
-    constant_lanes,
     count_lanes,
     lane_numbers,
     lanes_from,
@@ -27,7 +27,7 @@ from pipeline.kernels.vectors import (
 
 Floats = NDArray[np.float32]
 _F = np.float32
-_squares = constant_lanes([float(k * k) for k in range(VECTOR)])
+_squares = constant([float(k * k) for k in range(VECTOR)])
 
 
 @njit(error_model="numpy")
