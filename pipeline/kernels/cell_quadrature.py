@@ -70,7 +70,7 @@ def integrate_cells(
                 profile, light, template, kind, lens, field, nodes,
                 work.node_x, work.node_y, work.node_src_x, work.node_src_y, brightness,
             )  # fmt: skip
-            x_px, y_px, first = work.node_x[:n], work.node_y[:n], work.lit[lit : lit + n]
+            x_px, y_px, first = work.node_x[:n], work.node_y[:n], work.node_pixel[:n]
             for k in range(n):
                 # From the lens in arcsec to pixels of the stamp, then from the pixel's centre.
                 j_px, i_px = x[k] * per_scale + origin_x, y[k] * per_scale + origin_y
@@ -78,11 +78,11 @@ def integrate_cells(
                 x_px[k], y_px[k] = j_px - j, i_px - i
                 first[k] = np.int32(i) * stride + np.int32(j)
             if order == 1:
-                lit = collect_1(brightness, x_px, y_px, side, moments, work.lit, lit)
+                lit = collect_1(brightness, x_px, y_px, side, first, moments, work.lit, lit)
             elif order == 2:
-                lit = collect_2(brightness, x_px, y_px, side, moments, work.lit, lit)
+                lit = collect_2(brightness, x_px, y_px, side, first, moments, work.lit, lit)
             else:
-                lit = collect_4(brightness, x_px, y_px, side, moments, work.lit, lit)
+                lit = collect_4(brightness, x_px, y_px, side, first, moments, work.lit, lit)
     spread_moments(work.lit, lit, moments, work.stride, tables.spread, spread)
     return evaluations
 

@@ -69,7 +69,7 @@ _twice, _first_row, _second_row = picker([k % 8 for k in _ALL]), picker(range(8)
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def collect_1(
     brightness: NDArray[np.float32], x_px: NDArray[np.float32], y_px: NDArray[np.float32], side_px: NDArray[np.float32],
-    moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
+    first: NDArray[np.int64], moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
 ) -> int:  # fmt: skip
     """Add cells of one sample to the moments of their pixels.
 
@@ -77,17 +77,17 @@ def collect_1(
         brightness: (node,) brightness of the cells' nodes, cell after cell. [flux per pixel]
         x_px, y_px: (cell,) centres of the cells from the centres of their pixels. [px]
         side_px: (cell,) sides of the cells. [px]
+        first: (cell,) of the cells' pixels.
         moments: of all pixels.
-        pixels: `first` of pixels with light, then of the cells' pixels; those of them that had none come to the former.
+        pixels: receives `first` of the pixels that had no light so far, from `lit` on; has room for all cells.
         lit: how many pixels with light are listed. A pixel that gets none may be listed more than once.
 
     Returns:
         `lit` after these cells.
     """
-    first = pixels[lit:]
     for k in range(side_px.size):
-        pixel, at, x, y = first[k], MOMENTS * first[k], x_px[k], y_px[k]
-        pixels[lit] = pixel
+        x, y, at = x_px[k], y_px[k], MOMENTS * first[k]
+        pixels[lit] = first[k]
         lit += moments[at] == _F(0.0)
         powers = _powers_inner(_splat(x)) * _powers_outer(_splat(y))
         side = side_px[k]
@@ -98,13 +98,12 @@ def collect_1(
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def collect_2(
     brightness: NDArray[np.float32], x_px: NDArray[np.float32], y_px: NDArray[np.float32], side_px: NDArray[np.float32],
-    moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
+    first: NDArray[np.int64], moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
 ) -> int:  # fmt: skip
     """Add cells of 2 x 2 samples to the moments of their pixels. Arguments as in `collect_1`."""
-    first = pixels[lit:]
     for k in range(side_px.size):
-        pixel, at, x, y = first[k], MOMENTS * first[k], x_px[k], y_px[k]
-        pixels[lit] = pixel
+        x, y, at = x_px[k], y_px[k], MOMENTS * first[k]
+        pixels[lit] = first[k]
         lit += moments[at] == _F(0.0)
         side = side_px[k]
         powers = _powers_inner(_along_x() * x + _along_y() * y + _nodes_both() * side)
@@ -119,13 +118,12 @@ def collect_2(
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def collect_4(
     brightness: NDArray[np.float32], x_px: NDArray[np.float32], y_px: NDArray[np.float32], side_px: NDArray[np.float32],
-    moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
+    first: NDArray[np.int64], moments: NDArray[np.float32], pixels: NDArray[np.int64], lit: int,
 ) -> int:  # fmt: skip
     """Add cells of 4 x 4 samples to the moments of their pixels. Arguments as in `collect_1`."""
-    first = pixels[lit:]
     for k in range(side_px.size):
-        pixel, at, x, y = first[k], MOMENTS * first[k], x_px[k], y_px[k]
-        pixels[lit] = pixel
+        x, y, at = x_px[k], y_px[k], MOMENTS * first[k]
+        pixels[lit] = first[k]
         lit += moments[at] == _F(0.0)
         side = side_px[k]
         flux = _load_16(brightness, 16 * k) * (_weights() * (side * side))

@@ -38,5 +38,8 @@ def test_workspace_holds_every_pixel_in_every_list(size: int) -> None:
     assert MAX_NODES % MAX_ORDER**2 == 0
     assert work.moments.size == size * work.stride * SPREAD_POWERS**2
     assert work.lit.size >= 3 * work.cell_x.shape[1]
+    assert work.node_pixel.shape == (MAX_NODES,)
+    vectors = [array for array in work if isinstance(array, np.ndarray) and array.dtype == np.float32]
+    assert all(array.ctypes.data % 64 == 0 and array.flags.c_contiguous for array in vectors)
     assert {array.dtype for array in work if isinstance(array, np.ndarray)} == {np.dtype("f4"), np.dtype("i8")}
     assert len({id(array) for array in work if isinstance(array, np.ndarray)}) == len(work) - 2

@@ -30,9 +30,8 @@ class _Pixels:
     def collect(self, order: int, flux: Floats, cells: list[tuple[int, int, float, float, float]]) -> None:
         """Cells given as row and column of their pixel, place in it and side."""
         i, j, x, y, side = (np.array(column) for column in zip(*cells, strict=True))
-        self.list[self.lit : self.lit + i.size] = i * STRIDE + j
         x, y, side = x.astype(np.float32), y.astype(np.float32), side.astype(np.float32)
-        self.lit = COLLECT[order](flux, x, y, side, self.moments, self.list, self.lit)
+        self.lit = COLLECT[order](flux, x, y, side, i * STRIDE + j, self.moments, self.list, self.lit)
 
     def spread(self) -> Floats:
         stamp = _empty()
