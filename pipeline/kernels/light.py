@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 from pipeline.kernels.lanes import Mask, Vector
 from pipeline.kernels.profiles import sersic_bn, sersic_flux_factor
 from pipeline.kernels.sersic_core import core_radius, set_polynomial
-from pipeline.kernels.simd import abs_f32, exp2_f32, log2_f32, max_f32, min_f32, select_f32, sqrt_f32
+from pipeline.kernels.simd import (
+    abs_f32,
+    exp2_f32,
+    log2_f32,
+    max_f32,
+    min_f32,
+    rough_exp2_f32,
+    rough_log2_f32,
+    select_f32,
+    sqrt_f32,
+)
 from pipeline.kernels.vectors import VECTOR, load_lanes, store_lanes
 
 SERSIC = 0
@@ -169,7 +179,7 @@ def sersic_brightness(
 ) -> None:
     """Brightness at source-plane positions from `rays.shoot`. [flux / pixel area]
 
-    Two passes, which hand on by `brightness`: a processor works ahead through short chains of operations only.
+    Three passes, which hand on by `brightness`: a processor works ahead through short chains of operations only.
     """
     light = sersic(constants)
     for start in range(0, count, _BLOCK):
@@ -180,9 +190,12 @@ def sersic_brightness(
             store_lanes(brightness, k, left, light.power * log2_f32(max_f32(r2, light.core2)))
         for k in range(start, stop, VECTOR):
             left = stop - k
-            r2 = _squared_radius(load_lanes(src_x_arcsec, k, left), load_lanes(src_y_arcsec, k, left), light)
             radial = exp2_f32(load_lanes(brightness, k, left))
-            value = exp2_f32(max_f32(light.centre - light.steepness * radial, _F(-126.0)))
+            store_lanes(brightness, k, left, max_f32(light.centre - light.steepness * radial, _F(-126.0)))
+        for k in range(start, stop, VECTOR):
+            left = stop - k
+            r2 = _squared_radius(load_lanes(src_x_arcsec, k, left), load_lanes(src_y_arcsec, k, left), light)
+            value = exp2_f32(load_lanes(brightness, k, left))
             t = max_f32(_F(1.0) - r2 * light.per_core2, _F(0.0))
             t2 = t * t
             t4 = t2 * t2
@@ -215,12 +228,13 @@ def too_coarse(
     h2 = extent2 * light.stretch2
     radius, reach = sqrt_f32(_squared_radius(src_x, src_y, light)), _REACH * sqrt_f32(h2)
     near = max_f32(radius - reach, light.flat)
-    radial = exp2_f32(light.power * log2_f32(near * near))
-    amount = exp2_f32(max_f32(light.centre - light.steepness * radial, _F(-126.0))) * per_tolerance
+    radial = rough_exp2_f32(light.power * rough_log2_f32(near * near))
+    amount = rough_exp2_f32(max_f32(light.centre - light.steepness * radial, _F(-125.0))) * per_tolerance
     ones, twos, fours = _errs(amount, light.slope * radial, near, h2)
     if light.steep > _F(0.0):
         far = max_f32(near, min_f32(radius + reach, light.steep))
-        more_1, more_2, more_4 = _errs(amount, light.slope * exp2_f32(light.power * log2_f32(far * far)), far, h2)
+        slope = light.slope * rough_exp2_f32(light.power * rough_log2_f32(far * far))
+        more_1, more_2, more_4 = _errs(amount, slope, far, h2)
         ones, twos, fours = ones | more_1, twos | more_2, fours | more_4
     return ones, twos, fours
 
@@ -237,12 +251,12 @@ def _errs(amount: Vector, g: Vector, radius: Vector, h2: Vector) -> tuple[Mask, 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def bright_radius(light: Sersic, per_tolerance: np.float32) -> np.float32:
-    """Radius beyond which a cell of any shape errs by less than its tolerance, in units of Re, 1e-4 too large."""
-    radial = (light.centre + log2_f32(per_tolerance)) / light.steepness
+    """Radius beyond which a cell of any shape errs by less than its tolerance, in units of Re, a little too large."""
+    radial = (light.centre + log2_f32(_F(1.05) * per_tolerance)) / light.steepness
     if radial <= _F(0.0):
         return _F(0.0)
     exponent = log2_f32(radial) / (_F(2.0) * light.power)
-    return _F(1.0001) * exp2_f32(min_f32(max_f32(exponent, _F(-126.0)), _F(60.0)))
+    return exp2_f32(min_f32(max_f32(exponent, _F(-126.0)), _F(60.0)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)

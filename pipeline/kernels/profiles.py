@@ -15,6 +15,9 @@ from pipeline.contracts.errors import ContractError
 SERSIC_N_MIN = 0.3
 SERSIC_N_MAX = 8.0
 
+# Relative step of Newton's method after which no other is needed.
+_LAST_STEP = 1e-6
+
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def sersic_bn(n: float) -> float:
@@ -35,10 +38,10 @@ def sersic_bn(n: float) -> float:
     b = a - 1.0 / 3.0 + 4.0 / (405.0 * n) + 46.0 / (25515.0 * n * n)
     log_gamma = math.lgamma(a)
     for _ in range(30):
-        log_density = (a - 1.0) * math.log(b) - b - log_gamma
-        step = (lower_gamma_fraction(a, b, log_gamma) - 0.5) / math.exp(log_density)
+        step = b * (lower_gamma_series(a, b) - 0.5 * math.exp(b + log_gamma - a * math.log(b)))
         b = max(b - step, 0.5 * b)
-        if abs(step) < 1e-14 * b:
+        # The next step would be its square.
+        if abs(step) < _LAST_STEP * b:
             break
     return b
 
@@ -58,13 +61,13 @@ def sersic_flux_factor(n: float, b: float) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def lower_gamma_fraction(a: float, x: float, log_gamma: float) -> float:
-    """Regularised P(a, x) by its power series, which converges fast for x < a + 1."""
+def lower_gamma_series(a: float, x: float) -> float:
+    """Regularised P(a, x) over x**a exp(-x) / Gamma(a), to 1e-13, by a power series that is short for x < a + 1."""
     term = 1.0 / a
     total = term
     for k in range(1, 500):
         term *= x / (a + k)
         total += term
-        if term < 1e-17 * total:
+        if term < 1e-14 * total:
             break
-    return total * math.exp(a * math.log(x) - x - log_gamma)
+    return total

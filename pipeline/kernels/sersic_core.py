@@ -14,7 +14,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.profiles import lower_gamma_fraction
+from pipeline.kernels.profiles import lower_gamma_series
+
+
+# Integral along a radius over integral over the area, of t**m, for m = 1, 2, 4, 8, 16.
+_RATIOS = tuple(math.sqrt(math.pi) * math.gamma(m + 2.0) / math.gamma(m + 1.5) for m in (1, 2, 4, 8, 16))
+# Relative step of Newton's method after which no other is needed.
+_LAST_STEP = 1e-6
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -25,15 +31,15 @@ def core_radius(n: float, b: float, share: float) -> tuple[float, float]:
     """
     a = 2.0 * n
     log_gamma = math.lgamma(a)
+    # The first two terms of the series for the share.
     x = math.exp((math.log(share * a) + log_gamma) / a)
+    x += x * x / (a + 1.0)
     for _ in range(20):
-        density = math.exp((a - 1.0) * math.log(x) - x - log_gamma)
-        step = (lower_gamma_fraction(a, x, log_gamma) - share) / density
+        step = x * (lower_gamma_series(a, x) - share * math.exp(x + log_gamma - a * math.log(x)))
         x = max(x - step, 0.5 * x)
-        if abs(step) < 1e-12 * x:
+        if abs(step) < _LAST_STEP * x:
             break
-    flat = math.exp(a * math.log(x) - x - log_gamma) / a
-    return float((x / b) ** n), lower_gamma_fraction(a, x, log_gamma) / flat
+    return float((x / b) ** n), a * lower_gamma_series(a, x)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -47,18 +53,14 @@ def set_polynomial(n: float, x: float, inside: float, coefficients: NDArray[np.f
     Returns:
         Radius over the core's within which the polynomial is flat.
     """
-    area = 0.5 * (inside - 1.0)
-    line = n * math.exp(x - n * math.log(x) + math.lgamma(n)) * lower_gamma_fraction(n, x, math.lgamma(n)) - 1.0
-    # Integral along a radius over integral over the area, of t**m: sqrt(pi) Gamma(m + 2) / Gamma(m + 3/2).
-    lower_ratio, lower = 8.0 / 3.0, 0
+    area, line = 0.5 * (inside - 1.0), n * lower_gamma_series(n, x) - 1.0
     coefficients[:] = 0.0
-    for index in range(1, 5):
-        m = 2.0**index
-        ratio = math.sqrt(math.pi) * math.exp(math.lgamma(m + 2.0) - math.lgamma(m + 1.5))
-        if line <= ratio * area or index == 4:
-            weight = min(max((line / max(area, 1e-12) - lower_ratio) / (ratio - lower_ratio), 0.0), 1.0)
-            coefficients[lower] = (1.0 - weight) * area * 2.0 * (2.0**lower + 1.0)
-            coefficients[index] = weight * area * 2.0 * (m + 1.0)
-            return 1.0 / math.sqrt(2.0 * m)
-        lower_ratio, lower = ratio, index
-    return 1.0
+    index = 1
+    while index < 4 and line > _RATIOS[index] * area:
+        index += 1
+    lower, m = index - 1, 2.0**index
+    weight = (line / max(area, 1e-12) - _RATIOS[lower]) / (_RATIOS[index] - _RATIOS[lower])
+    weight = min(max(weight, 0.0), 1.0)
+    coefficients[lower] = (1.0 - weight) * area * (m + 2.0)
+    coefficients[index] = weight * area * 2.0 * (m + 1.0)
+    return 1.0 / math.sqrt(2.0 * m)

@@ -1,7 +1,8 @@
 """Branch-free float32 elementary functions that LLVM turns into vector instructions.
 
 Numba calls libm for exp, log and atan, one element at a time; these are polynomials on the bits of the
-number, inlined into the loop that uses them. Coefficients: Moshier, Cephes mathematical library (netlib).
+number, inlined into the loop that uses them. Those of the arc tangent are Moshier's (Cephes, netlib), the others have
+the least largest error.
 Constants are float32 literals throughout, because one float64 operand would halve the vector width.
 """
 
@@ -114,11 +115,9 @@ def log2_f32(x: np.float32) -> np.float32:
     exponent = (bits - _SQRT_HALF_BITS) >> _MANTISSA_BITS
     t = _float_of(bits - (exponent << _MANTISSA_BITS)) - _F(1.0)
     t2 = t * t
-    t4 = t2 * t2
-    low = (_F(3.3333331174e-1) - _F(2.4999993993e-1) * t) + t2 * (_F(2.0000714765e-1) - _F(1.6668057665e-1) * t)
-    high = (_F(1.4249322787e-1) - _F(1.2420140846e-1) * t) + t2 * (_F(1.1676998740e-1) - _F(1.1514610310e-1) * t)
-    p = low + t4 * (high + t4 * _F(7.0376836292e-2))
-    value: np.float32 = (t2 * (t * p) + (t - _F(0.5) * t2)) * _LOG2_E + _to_float(exponent)
+    low = (_F(1.442694962) - _F(7.213527887e-1) * t) + t2 * (_F(4.809232473e-1) - _F(3.602396031e-1) * t)
+    high = (_F(2.870985108e-1) - _F(2.488771638e-1) * t) + t2 * (_F(2.340441675e-1) - _F(1.458130435e-1) * t)
+    value: np.float32 = t * (low + t2 * t2 * high) + _to_float(exponent)
     return value
 
 
@@ -128,9 +127,29 @@ def exp2_f32(x: np.float32) -> np.float32:
     whole = nearest_f32(x)
     t = x - whole
     t2 = t * t
-    low = (_F(1.0) + _F(6.931472028550421e-1) * t) + t2 * (_F(2.402264791363012e-1) + _F(5.550332471162809e-2) * t)
-    high = (_F(9.618437357674640e-3) + _F(1.339887440266574e-3) * t) + t2 * _F(1.535336188319500e-4)
-    p = low + t2 * t2 * high
+    low = (_F(1.0) + _F(6.931469776e-1) * t) + t2 * (_F(2.402224212e-1) + _F(5.550733715e-2) * t)
+    p = low + t2 * t2 * (_F(9.671511172e-3) + _F(1.326472992e-3) * t)
+    value: np.float32 = _float_of(_bits_of(p) + (_to_int(whole) << _MANTISSA_BITS))
+    return value
+
+
+@njit(inline="always", fastmath=True)
+def rough_log2_f32(x: np.float32) -> np.float32:
+    """`log2_f32` to 1.5e-4, for estimates."""
+    bits = _bits_of(x)
+    exponent = (bits - _SQRT_HALF_BITS) >> _MANTISSA_BITS
+    t = _float_of(bits - (exponent << _MANTISSA_BITS)) - _F(1.0)
+    p = (_F(1.4417942) - _F(7.2483213e-1) * t) + t * t * (_F(5.1717988e-1) - _F(3.2988742e-1) * t)
+    value: np.float32 = t * p + _to_float(exponent)
+    return value
+
+
+@njit(inline="always", fastmath=True)
+def rough_exp2_f32(x: np.float32) -> np.float32:
+    """2**x of a float32 in [-125, 126] to a relative 1e-4, for estimates."""
+    whole = nearest_f32(x)
+    t = x - whole
+    p = (_F(0.99992807) + _F(6.9326099e-1) * t) + t * t * (_F(2.4261112e-1) + _F(5.5171669e-2) * t)
     value: np.float32 = _float_of(_bits_of(p) + (_to_int(whole) << _MANTISSA_BITS))
     return value
 
