@@ -288,7 +288,7 @@ def _divide(
 ) -> float:
     """Divide the cells that ask for it into quarters, and the quarters that ask for it, and list all others.
 
-    The list of cells to divide is a queue; a vector holds the quarters of four of its cells.
+    The list of cells to divide is a queue; a vector holds the quarters of VECTOR / 4 of its cells.
     """
     light, lens = sersic(constants), isothermal(lens_constants)
     per_limit, half_scale = _F(1.0) / limit, _F(0.5 * pixel_scale)
