@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from pipeline.kernels.profiles import lower_gamma_series
 
-
 # Integral along a radius over integral over the area, of t**m, for m = 1, 2, 4, 8, 16.
 _RATIOS = tuple(math.sqrt(math.pi) * math.gamma(m + 2.0) / math.gamma(m + 1.5) for m in (1, 2, 4, 8, 16))
 # Relative step of Newton's method after which no other is needed.
