@@ -63,7 +63,8 @@ _all_0, _all_1, _all_2, _all_3 = (picker([n] * MOMENTS) for n in range(4))
 # Rows of LANES weights, two at a time: those of q and q + 1.
 _below_0, _below_1, _below_2, _below_3 = (picker([4 * (k // 8) + p for k in _ALL]) for p in range(4))
 _above_0, _above_1, _above_2, _above_3 = (picker([8 + 4 * (k // 8) + p for k in _ALL]) for p in range(4))
-_twice, _first_row, _second_row = picker([k % 8 for k in _ALL]), picker(range(8)), picker(range(8, 16))
+_twice, _even, _odd = picker([k % 8 for k in _ALL]), picker(range(8)), picker(range(8, 16))
+_first_half, _second_half = _along_x, _along_y
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -157,15 +158,29 @@ def spread_moments(
     """
     t0, t1 = _twice(_load_8(powers, 0)), _twice(_load_8(powers, LANES))
     t2, t3 = _twice(_load_8(powers, 2 * LANES)), _twice(_load_8(powers, 3 * LANES))
+    # Weights of the rows: of even powers in the first half, which rows g and 4 - g share, of odd ones in the second.
+    a0, b0 = _halves(powers[0], powers[LANES]), _halves(powers[2 * LANES], powers[3 * LANES])
+    a1, b1 = _halves(powers[1], powers[LANES + 1]), _halves(powers[2 * LANES + 1], powers[3 * LANES + 1])
+    a2, b2 = _halves(powers[2], powers[LANES + 2]), _halves(powers[2 * LANES + 2], powers[3 * LANES + 2])
     for k in range(count):
         first = pixels[k]
         m = _load_16(moments, MOMENTS * first)
         _store_16(moments, MOMENTS * first, _zeros())
         below = (_below_0(m) * t0 + _below_1(m) * t1) + (_below_2(m) * t2 + _below_3(m) * t3)
         above = (_above_0(m) * t0 + _above_1(m) * t1) + (_above_2(m) * t2 + _above_3(m) * t3)
-        q0, q1, q2, q3 = _first_row(below), _second_row(below), _first_row(above), _second_row(above)
-        for g in range(_ROWS):
-            total = (q0 * powers[g] + q1 * powers[LANES + g]) + (
-                q2 * powers[2 * LANES + g] + q3 * powers[3 * LANES + g]
-            )
-            _store_8(spread, first + g * stride, _load_8(spread, first + g * stride) + total)
+        outer, inner, middle = below * a0 + above * b0, below * a1 + above * b1, below * a2 + above * b2
+        _add_row(spread, first, _even(outer) + _odd(outer))
+        _add_row(spread, first + stride, _even(inner) + _odd(inner))
+        _add_row(spread, first + 2 * stride, _even(middle))
+        _add_row(spread, first + 3 * stride, _even(inner) - _odd(inner))
+        _add_row(spread, first + 4 * stride, _even(outer) - _odd(outer))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def _halves(even: np.float32, odd: np.float32) -> Any:
+    return _first_half() * even + _second_half() * odd
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def _add_row(spread: NDArray[np.float32], at: int, row: Any) -> None:
+    _store_8(spread, at, _load_8(spread, at) + row)
