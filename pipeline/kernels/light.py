@@ -32,12 +32,12 @@ from pipeline.kernels.simd import (
     select_f32,
     sqrt_f32,
 )
-from pipeline.kernels.vectors import VECTOR, load_lanes, store_lanes
+from pipeline.kernels.vectors import VECTOR, any_lane, load_lanes, store_lanes
 
 SERSIC = 0
 IMAGE = 1
 
-LIGHT_CONSTANTS = 18
+LIGHT_CONSTANTS = 19
 
 _F = np.float32
 _LOG2_E = 1.4426950408889634
@@ -78,7 +78,7 @@ def set_sersic(
         constants: (LIGHT_CONSTANTS,) receives: 0-3 turn and scale to units of Re, 4-5 offset in them, 6 squared core
             radius, 7 log2 of the central flux per pixel area, 8 b log2(e), 9 1/(2n), 10 radius within which the core
             is flat, 11 b/n, 12-16 coefficients of t, t**2, t**4, t**8, t**16; 17 for n < 1, whose
-            slope grows outwards, the radius where it is 4, else 0.
+            slope grows outwards, the radius where it is 4, else 0; 18 log2 of the brightness at the core's edge.
     """
     b = sersic_bn(n)
     core, inside = core_radius(n, b, core_share)
@@ -91,7 +91,9 @@ def set_sersic(
     constants[9] = 0.5 / n
     constants[11] = b / n
     constants[17] = (_STEEP_SLOPE * n / b) ** n if n < 1.0 else 0.0
-    constants[10] = set_polynomial(n, b * core ** (1.0 / n), inside, constants[12:17]) * core
+    edge = b * core ** (1.0 / n)
+    constants[10] = set_polynomial(n, edge, inside, constants[12:17]) * core
+    constants[18] = constants[7] - _LOG2_E * edge
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -145,6 +147,7 @@ class Sersic(NamedTuple):
     p8: np.float32
     p16: np.float32
     steep: np.float32
+    near_core: np.float32
     stretch2: np.float32
 
 
@@ -157,6 +160,8 @@ def sersic(constants: NDArray[np.float64]) -> Sersic:
         _F(constants[6]), _F(1.0 / constants[6]), _F(constants[7]), _F(constants[8]), _F(constants[9]),
         _F(constants[10]), _F(constants[11]), _F(constants[12]), _F(constants[13]), _F(constants[14]),
         _F(constants[15]), _F(constants[16]), _F(constants[17]),
+        # Logarithm of the brightness a little outside the core.
+        _F(constants[18] - 0.01),
         # Largest stretch from arcsec to units of Re: the minor axis.
         _F(c * c + d * d),
     )  # fmt: skip
@@ -194,15 +199,22 @@ def sersic_brightness(
             store_lanes(brightness, k, left, max_f32(light.centre - light.steepness * radial, _F(-126.0)))
         for k in range(start, stop, VECTOR):
             left = stop - k
-            r2 = _squared_radius(load_lanes(src_x_arcsec, k, left), load_lanes(src_y_arcsec, k, left), light)
-            value = exp2_f32(load_lanes(brightness, k, left))
-            t = max_f32(_F(1.0) - r2 * light.per_core2, _F(0.0))
-            t2 = t * t
-            t4 = t2 * t2
-            t8 = t4 * t4
-            core = (_F(1.0) + light.p1 * t + light.p2 * t2) + t4 * (light.p4 + light.p8 * t4 + light.p16 * t4 * t8)
-            value *= core
+            exponent = load_lanes(brightness, k, left)
+            value = exp2_f32(exponent)
+            if any_lane(exponent > light.near_core):
+                r2 = _squared_radius(load_lanes(src_x_arcsec, k, left), load_lanes(src_y_arcsec, k, left), light)
+                value *= _core_factor(r2, light)
             store_lanes(brightness, k, left, select_f32(value > _NEGLIGIBLE, value, _F(0.0)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
+def _core_factor(r2: Vector, light: Sersic) -> Vector:
+    """Brightness over that of the core's edge inside the core, 1 outside."""
+    t = max_f32(_F(1.0) - r2 * light.per_core2, _F(0.0))
+    t2 = t * t
+    t4 = t2 * t2
+    t8 = t4 * t4
+    return (_F(1.0) + light.p1 * t + light.p2 * t2) + t4 * (light.p4 + light.p8 * t4 + light.p16 * t4 * t8)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)

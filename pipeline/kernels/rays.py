@@ -26,7 +26,7 @@ FIELD = 2
 LENS_CONSTANTS = 18
 
 _F = np.float32
-_HALF_LN_2 = _F(0.34657359027997264)
+_HALF_LN_2 = 0.34657359027997264
 # Flattening below which the lens is as good as round: the deflection then errs by 1.3e-5 of theta_E.
 _MIN_FLATTENING = 4e-3
 _SERIES_ERROR = 1e-7
@@ -90,60 +90,67 @@ def set_lens(
 
 
 class Isothermal(NamedTuple):
-    """Constants of `shoot_isothermal`, from `isothermal`."""
+    """Constants of `shoot_isothermal`, from `isothermal`.
+
+    c, s: rotation to the major axis, times the flattening f. along_2, across_2: factors of the squared positions in
+    that frame in the squared elliptical radius. along_*, across_*: the source position without the lens's deflection.
+    scale, log_scale: of the arc tangent and the base-2 logarithm of the deflection.
+    """
 
     c: np.float32
     s: np.float32
-    m00: np.float32
-    m11: np.float32
-    g2: np.float32
+    along_2: np.float32
+    across_2: np.float32
+    along_x: np.float32
+    along_y: np.float32
     along_0: np.float32
+    across_x: np.float32
+    across_y: np.float32
     across_0: np.float32
-    q2: np.float32
-    flattening: np.float32
     scale: np.float32
+    log_scale: np.float32
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def isothermal(constants: NDArray[np.float64]) -> Isothermal:
     """The constants that `set_lens` has filled, for kind ISOTHERMAL."""
+    c, s, g1, g2, f = constants[0], constants[1], constants[2], constants[3], constants[7]
+    per_f2 = 1.0 / (f * f)
     return Isothermal(
-        _F(constants[0]), _F(constants[1]), _F(1.0 - constants[2]), _F(1.0 + constants[2]), _F(constants[3]),
-        _F(constants[4]), _F(constants[5]), _F(constants[6]), _F(constants[7]), _F(constants[8]),
+        _F(f * c), _F(f * s), _F(constants[6] * per_f2), _F(per_f2),
+        _F((1.0 - g1) * c + g2 * s), _F((1.0 - g1) * s - g2 * c), _F(constants[4]),
+        _F(-(1.0 + g1) * s - g2 * c), _F((1.0 + g1) * c - g2 * s), _F(constants[5]),
+        _F(constants[8]), _F(constants[8] * _HALF_LN_2),
     )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
 def shoot_isothermal(x: Vector, y: Vector, lens: Isothermal) -> tuple[Vector, Vector]:
     """`shoot` of a vector of positions."""
-    along, across = _turned(x, y, lens)
-    src_x, ratio = _along(along, across, _radius(along, across, lens), lens)
-    return src_x, _across(along, across, ratio, lens)
+    src_x, ratio = _along(x, y, _radius(x, y, lens), lens)
+    return src_x, _across(x, y, ratio, lens)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _turned(x: Vector, y: Vector, lens: Isothermal) -> tuple[Vector, Vector]:
-    return lens.c * x + lens.s * y, lens.c * y - lens.s * x
+def _radius(x: Vector, y: Vector, lens: Isothermal) -> Vector:
+    """Elliptical radius."""
+    along, across = lens.c * x + lens.s * y, lens.c * y - lens.s * x
+    return sqrt_f32(lens.along_2 * (along * along) + (lens.across_2 * (across * across) + _F(1e-20)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _radius(along: Vector, across: Vector, lens: Isothermal) -> Vector:
-    return sqrt_f32(lens.q2 * along * along + across * across + _F(1e-20))
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _along(along: Vector, across: Vector, radius: Vector, lens: Isothermal) -> tuple[Vector, Vector]:
+def _along(x: Vector, y: Vector, radius: Vector, lens: Isothermal) -> tuple[Vector, Vector]:
     """Source position along the major axis, and what `_across` needs the logarithm of."""
-    bent = lens.flattening * across
+    along, across = lens.c * x + lens.s * y, lens.c * y - lens.s * x
     # Added to 1 rather than divided as a whole, for the ratio of a nearly round lens is all but 1.
-    angle, above_half = atan_and_ratio(lens.flattening * along, radius, bent, radius - bent)
-    source = lens.m00 * along - lens.g2 * across - lens.along_0 - lens.scale * angle
+    angle, above_half = atan_and_ratio(along, radius, across, radius - across)
+    source = lens.along_x * x + (lens.along_y * y - lens.along_0) - lens.scale * angle
     return source, _F(1.0) + _F(2.0) * above_half
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def _across(along: Vector, across: Vector, ratio: Vector, lens: Isothermal) -> Vector:
-    return lens.m11 * across - lens.g2 * along - lens.across_0 - lens.scale * _HALF_LN_2 * log2_f32(ratio)
+def _across(x: Vector, y: Vector, ratio: Vector, lens: Isothermal) -> Vector:
+    return lens.across_x * x + (lens.across_y * y - lens.across_0) - lens.log_scale * log2_f32(ratio)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -160,18 +167,17 @@ def _shoot_isothermal(
         stop = min(count, start + _BLOCK)
         for k in range(start, stop, VECTOR):
             left = stop - k
-            along, across = _turned(load_lanes(x, k, left), load_lanes(y, k, left), lens)
-            store_lanes(src_y, k, left, _radius(along, across, lens))
+            store_lanes(src_y, k, left, _radius(load_lanes(x, k, left), load_lanes(y, k, left), lens))
         for k in range(start, stop, VECTOR):
             left = stop - k
-            along, across = _turned(load_lanes(x, k, left), load_lanes(y, k, left), lens)
-            result, ratio = _along(along, across, load_lanes(src_y, k, left), lens)
-            store_lanes(src_x, k, left, result)
+            radius = load_lanes(src_y, k, left)
+            along, ratio = _along(load_lanes(x, k, left), load_lanes(y, k, left), radius, lens)
+            store_lanes(src_x, k, left, along)
             store_lanes(src_y, k, left, ratio)
         for k in range(start, stop, VECTOR):
             left = stop - k
-            along, across = _turned(load_lanes(x, k, left), load_lanes(y, k, left), lens)
-            store_lanes(src_y, k, left, _across(along, across, load_lanes(src_y, k, left), lens))
+            ratio = load_lanes(src_y, k, left)
+            store_lanes(src_y, k, left, _across(load_lanes(x, k, left), load_lanes(y, k, left), ratio, lens))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)

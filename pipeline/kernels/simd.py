@@ -1,8 +1,7 @@
 """Branch-free float32 elementary functions that LLVM turns into vector instructions.
 
 Numba calls libm for exp, log and atan, one element at a time; these are polynomials on the bits of the
-number, inlined into the loop that uses them. Those of the arc tangent are Moshier's (Cephes, netlib), the others have
-the least largest error.
+number, inlined into the loop that uses them, with the coefficients of least largest error.
 Constants are float32 literals throughout, because one float64 operand would halve the vector width.
 """
 
@@ -25,9 +24,6 @@ _LOG2_E = _F(1.4426950408889634)
 _SQRT_HALF_BITS = _I(0x3F3504F3)
 _MANTISSA_BITS = _I(23)
 _HALF_PI = _F(1.5707963267948966)
-_QUARTER_PI = _F(0.7853981633974483)
-_TAN_3_PI_8 = _F(2.414213562373095)
-_TAN_PI_8 = _F(0.41421356237309503)
 
 
 def _name(name: str, kind: Any) -> str:
@@ -67,6 +63,7 @@ abs_f32 = _unary_intrinsic("llvm.fabs")
 nearest_f32 = _unary_intrinsic("llvm.nearbyint")
 min_f32 = _binary_intrinsic("llvm.minnum")
 max_f32 = _binary_intrinsic("llvm.maxnum")
+copysign_f32 = _binary_intrinsic("llvm.copysign")
 
 
 def _conversion_intrinsic(name: str, source: Any, target: Any) -> Callable[..., Any]:
@@ -158,19 +155,18 @@ def rough_exp2_f32(x: np.float32) -> np.float32:
 def atan_and_ratio(
     y: np.float32, x: np.float32, numerator: np.float32, denominator: np.float32
 ) -> tuple[np.float32, np.float32]:
-    """Arc tangent of y / x, x > 0, to 2e-7 rad, and numerator / denominator, with one division. [rad]
+    """Arc tangent of y / x, x > 0, to 2.5e-7 rad, and numerator / denominator, with one division. [rad]
 
     The products of numbers of the two pairs must be normal float32.
     """
     size = abs_f32(y)
-    large, middle = size > _TAN_3_PI_8 * x, size > _TAN_PI_8 * x
-    above = select_f32(large, -x, select_f32(middle, size - x, size))
-    below = select_f32(large, size, select_f32(middle, size + x, x))
-    offset = select_f32(large, _HALF_PI, select_f32(middle, _QUARTER_PI, _F(0.0)))
-    inverse = _F(1.0) / (below * denominator)
-    t = above * denominator * inverse
+    larger = max_f32(size, x)
+    inverse = _F(1.0) / (larger * denominator)
+    t = min_f32(size, x) * denominator * inverse
     w = t * t
-    low = _F(-3.33329491539e-1) + _F(1.99777106478e-1) * w
-    p = low + w * w * (_F(-1.38776856032e-1) + _F(8.05374449538e-2) * w)
-    angle = offset + (p * (w * t) + t)
-    return select_f32(y < _F(0.0), -angle, angle), numerator * below * inverse
+    w2 = w * w
+    low = (_F(-3.333239176e-1) + _F(1.997421667e-1) * w) + w2 * (_F(-1.404134220e-1) + _F(9.968511871e-2) * w)
+    p = low + w2 * w2 * ((_F(-6.020366999e-2) + _F(2.473443936e-2) * w) - w2 * _F(4.822637878e-3))
+    angle = t + t * w * p
+    angle = select_f32(size > x, _HALF_PI - angle, angle)
+    return copysign_f32(angle, y), numerator * larger * inverse

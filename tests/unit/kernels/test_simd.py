@@ -104,13 +104,13 @@ def test_rough_functions_hold_their_errors() -> None:
 
 
 def test_atan_holds_its_error_everywhere() -> None:
-    """Within 2e-7 rad, odd, pi / 2 at large arguments, on all three branches of the range reduction; ratio to 3e-7."""
+    """Within 2.5e-7 rad, odd, pi / 2 at large arguments, on both sides of 1; the ratio to 3e-7."""
     positive = np.concatenate([np.linspace(0.0, 6.0, 60001), np.logspace(-15, 15, 20001)]).astype(np.float32)
     y = np.concatenate([-positive, positive])
     x = np.tile(np.random.default_rng(4).uniform(0.1, 9.0, positive.size).astype(np.float32), 2)
     angle, ratio = np.empty_like(y), np.empty_like(y)
     _atan_and_ratio(y, x, angle, ratio)
-    assert np.abs(angle - np.arctan2(y.astype(np.float64), x)).max() < 2e-7
+    assert np.abs(angle - np.arctan2(y.astype(np.float64), x)).max() < 2.5e-7
     assert np.array_equal(angle[: positive.size], -angle[positive.size :])
     assert np.abs(ratio / (1.0 + np.abs(y.astype(np.float64)) / x) - 1.0).max() < 3e-7
 
