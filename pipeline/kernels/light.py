@@ -219,7 +219,7 @@ def _core_factor(r2: Vector, light: Sersic) -> Vector:
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
 def too_coarse(
-    src_x: Vector, src_y: Vector, extent2: Vector, light: Sersic, per_tolerance: Vector
+    src_x_arcsec: Vector, src_y_arcsec: Vector, extent2: Vector, light: Sersic, per_tolerance: Vector
 ) -> tuple[Mask, Mask, Mask]:
     """Masks of the cells for which the Gauss-Legendre rules of order 1, 2 and 4 err by more than a tolerance.
 
@@ -229,7 +229,7 @@ def too_coarse(
     the leading terms of the rules of order 1, 2 and 4 are I (D h^2)^k / (24, 4320, 1.8e9).
 
     Args:
-        src_x, src_y: cell centres in the source plane. [arcsec]
+        src_x_arcsec, src_y_arcsec: cell centres in the source plane. [arcsec]
         extent2: summed squared lengths of the cell's two sides in the source plane. [arcsec^2]
         light: from `sersic`.
         per_tolerance: area of a cell, in pixels, over the largest flux error of a cell. [1 / source flux]
@@ -238,7 +238,7 @@ def too_coarse(
         The masks; each contains the next.
     """
     h2 = extent2 * light.stretch2
-    radius, reach = sqrt_f32(_squared_radius(src_x, src_y, light)), _REACH * sqrt_f32(h2)
+    radius, reach = sqrt_f32(_squared_radius(src_x_arcsec, src_y_arcsec, light)), _REACH * sqrt_f32(h2)
     near = max_f32(radius - reach, light.flat)
     radial = rough_exp2_f32(light.power * rough_log2_f32(near * near))
     amount = rough_exp2_f32(max_f32(light.centre - light.steepness * radial, _F(-125.0))) * per_tolerance
@@ -272,10 +272,10 @@ def bright_radius(light: Sersic, per_tolerance: np.float32) -> np.float32:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def may_err(src_x: Vector, src_y: Vector, extent2: Vector, light: Sersic, bright: np.float32) -> Mask:
+def may_err(src_x_arcsec: Vector, src_y_arcsec: Vector, extent2: Vector, light: Sersic, bright: np.float32) -> Mask:
     """Mask of the cells whose nearest point lies within `bright_radius`: no other is in a mask of `too_coarse`."""
     reach = bright + _REACH * sqrt_f32(extent2 * light.stretch2)
-    return _squared_radius(src_x, src_y, light) < reach * reach
+    return _squared_radius(src_x_arcsec, src_y_arcsec, light) < reach * reach
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -310,11 +310,11 @@ def image_brightness(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-def sees_image(src_x: Vector, src_y: Vector, extent2: Vector, constants: NDArray[np.float64]) -> Mask:
+def sees_image(src_x_arcsec: Vector, src_y_arcsec: Vector, extent2: Vector, constants: NDArray[np.float64]) -> Mask:
     """Mask of the cells that may reach the template. Arguments as in `too_coarse`, constants from `set_image`."""
     a, b, c, d = _F(constants[0]), _F(constants[1]), _F(constants[2]), _F(constants[3])
     u0, v0, half = _F(constants[4]), _F(constants[5]), _F(constants[6])
-    u, v = a * src_x + b * src_y - u0, c * src_x + d * src_y - v0
+    u, v = a * src_x_arcsec + b * src_y_arcsec - u0, c * src_x_arcsec + d * src_y_arcsec - v0
     reach = _REACH * sqrt_f32(extent2 * (c * c + d * d)) + half
     return max_f32(abs_f32(u), abs_f32(v)) <= reach
 
