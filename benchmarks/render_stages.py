@@ -231,7 +231,7 @@ def _orders(total: int, accuracy: float, state: RenderState, repeats: int) -> No
     peak = _peak_flux(work.brightness, work.extent2, total, PIXEL_SCALE_ARCSEC**2)
     limit = _TOLERANCE_PER_ACCURACY * accuracy * peak
     for _ in range(repeats):
-        _list_pixels(state.light[0], np.float32(limit), total, -1, work.brightness, work)
+        _list_pixels(state.light[0], np.float32(limit), total, -1, work)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -239,7 +239,7 @@ def _whole_pixels(box: Box, state: RenderState, repeats: int) -> None:
     work, rows, columns = state.work, box[1] - box[0], box[3] - box[2]
     first = box[0] * work.stride + box[2]
     for _ in range(repeats):
-        spread_pixels(work.brightness, rows, columns, state.tables.box, first, work.stride, work.steps[0], state.spread)
+        spread_pixels(work.brightness, rows, columns, state.tables.box, first, work.stride, state.spread)
 
 
 @njit(nogil=True, error_model="numpy")

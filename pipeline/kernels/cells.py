@@ -28,7 +28,7 @@ from pipeline.kernels.light import (
 from pipeline.kernels.rays import ISOTHERMAL, isothermal, shoot, shoot_isothermal
 from pipeline.kernels.scratch import Tables, Workspace
 from pipeline.kernels.simd import abs_f32, max_f32, min_f32, nearest_f32, select_f32
-from pipeline.kernels.spread_pixels import MARGIN_ROWS, spread_pixels
+from pipeline.kernels.spread_pixels import spread_pixels
 from pipeline.kernels.vectors import (
     VECTOR,
     all_lanes,
@@ -39,6 +39,7 @@ from pipeline.kernels.vectors import (
     lanes_from,
     load_lanes,
     load_quarters,
+    load_where,
     partner_1,
     partner_2,
     store_lanes,
@@ -91,31 +92,34 @@ def shoot_pixels(
             store_lanes(pixel_x, i * n + j, n - j, first_x + step * (lane_numbers() + _F(j)))
             store_lanes(pixel_y, i * n + j, n - j, y)
     shoot(kind, pixel_x, pixel_y, total, lens, field, src_x, src_y)
-    across, down = work.steps[0], work.steps[1]
-    _squared_steps(src_x, src_y, total, 1, across)
-    _squared_steps(src_x, src_y, total, n, down)
-    for i in range(1, rows):
-        across[i * n] = _F(0.0)
-    for k in range(0, total, VECTOR):
-        left = total - k
-        side_x = max_f32(load_lanes(across, k, left), load_lanes(across, k + 1, left))
-        side_y = max_f32(load_lanes(down, k, left), load_lanes(down, k + n, left))
-        store_lanes(extent2, k, left, side_x + side_y)
+    for j in range(0, n, VECTOR):
+        _footprints(src_x, src_y, rows, n, j, extent2)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _squared_steps(
-    x: NDArray[np.float32], y: NDArray[np.float32], total: int, shift: int, steps: NDArray[np.float32]
+def _footprints(
+    src_x: NDArray[np.float32], src_y: NDArray[np.float32], rows: int, n: int, j: int, extent2: NDArray[np.float32]
 ) -> None:
-    """steps[k + shift] = squared distance of positions k and k + shift; 0 in the first and last `shift`."""
-    for k in range(0, shift, VECTOR):
-        store_lanes(steps, k, shift - k, all_lanes(_F(0.0)))
-        store_lanes(steps, total + k, shift - k, all_lanes(_F(0.0)))
-    for k in range(shift, total, VECTOR):
-        left = total - k
-        dx = load_lanes(x, k, left) - load_lanes(x, k - shift, left)
-        dy = load_lanes(y, k, left) - load_lanes(y, k - shift, left)
-        store_lanes(steps, k, left, dx * dx + dy * dy)
+    """Summed squared lengths of the sides of pixels, those of VECTOR columns from column j on, from differences.
+
+    A side is the larger of the differences to both neighbours. An edge of the box has one.
+    """
+    here, behind, ahead = lanes_from(0, n - j), lanes_from(1 - j, n - j), lanes_from(0, n - 1 - j)
+    none = all_lanes(_F(0.0))
+    x, y, above = load_where(src_x, j, here), load_where(src_y, j, here), none
+    for i in range(rows):
+        k = i * n + j
+        dx, dy = x - load_where(src_x, k - 1, behind), y - load_where(src_y, k - 1, behind)
+        before = select_f32(behind, dx * dx + dy * dy, none)
+        dx, dy = x - load_where(src_x, k + 1, ahead), y - load_where(src_y, k + 1, ahead)
+        after = select_f32(ahead, dx * dx + dy * dy, none)
+        # Below the last row lies itself.
+        below_k = min(i + 1, rows - 1) * n + j
+        below_x, below_y = load_where(src_x, below_k, here), load_where(src_y, below_k, here)
+        dx, dy = below_x - x, below_y - y
+        below = dx * dx + dy * dy
+        store_lanes(extent2, k, n - j, max_f32(before, after) + max_f32(above, below))
+        x, y, above = below_x, below_y, below
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -152,21 +156,17 @@ def integrate_component(
         ContractError: more cells than the workspace holds, which no valid source needs.
     """
     rows, n = box[1] - box[0], box[3] - box[2]
-    total, margin = rows * n, MARGIN_ROWS * n
-    padded, brightness = work.brightness, work.brightness[margin:]
-    padded[:margin] = _F(0.0)
-    brightness[total : total + margin] = _F(0.0)
-    limit = _F(1.0)
+    total, brightness, limit = rows * n, work.brightness, _F(1.0)
     if profile == IMAGE:
         image_brightness(work.src_x, work.src_y, total, light, template, brightness)
-        _list_image_pixels(light, total, brightness, work)
+        _list_image_pixels(light, total, work)
     else:
         sersic_brightness(work.src_x, work.src_y, total, light, brightness)
         peak = _peak_flux(brightness, work.extent2, total, pixel_scale_arcsec * pixel_scale_arcsec)
         limit = _F(tolerance * peak)
-        centre = _bright_centre(work, box, pixel_scale_arcsec, brightness, limit)
-        _list_pixels(light, limit, total, centre, brightness, work)
-    spread_pixels(padded, rows, n, tables.box, box[0] * work.stride + box[2], work.stride, work.steps[0], spread)
+        centre = _bright_centre(work, box, pixel_scale_arcsec, limit)
+        _list_pixels(light, limit, total, centre, work)
+    spread_pixels(brightness, rows, n, tables.box, box[0] * work.stride + box[2], work.stride, spread)
     evaluations = np.float64(total)
     if work.counts[DIVIDED] > 0:
         evaluations += _divide(limit, light, kind, lens, field, pixel_scale_arcsec, work)
@@ -198,15 +198,12 @@ def _peak_flux(brightness: NDArray[np.float32], extent2: NDArray[np.float32], to
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _bright_centre(
-    work: Workspace, box: tuple[int, int, int, int], pixel_scale: float, brightness: NDArray[np.float32],
-    limit: np.float32,
-) -> int:  # fmt: skip
+def _bright_centre(work: Workspace, box: tuple[int, int, int, int], pixel_scale: float, limit: np.float32) -> int:
     """Index of the pixel of the lens centre, -1 if it lies outside the box or is faint."""
     n, half = box[3] - box[2], _F(0.5 * pixel_scale)
     j = int(nearest_f32((half - work.pixel_x[0]) / _F(pixel_scale) - _F(0.5)))
     i = int(nearest_f32((half - work.pixel_y[0]) / _F(pixel_scale) - _F(0.5)))
-    if 0 <= j < n and 0 <= i < box[1] - box[0] and brightness[i * n + j] > limit:
+    if 0 <= j < n and 0 <= i < box[1] - box[0] and work.brightness[i * n + j] > limit:
         return i * n + j
     return -1
 
@@ -224,18 +221,16 @@ def _append(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _list_pixels(
-    constants: NDArray[np.float64], limit: np.float32, total: int, centre: int, brightness: NDArray[np.float32],
-    work: Workspace,
-) -> None:  # fmt: skip
+def _list_pixels(constants: NDArray[np.float64], limit: np.float32, total: int, centre: int, work: Workspace) -> None:
     """List the pixels that need more than one node in work.cells, how many they are in work.counts.
 
-    Their `brightness` becomes 0. The pixel `centre` is divided whatever the estimate for a continuous deflection.
+    Their brightness becomes 0. The pixel `centre` is divided whatever the estimate for a continuous deflection.
     """
     light, per_limit, whole = sersic(constants), _F(1.0) / limit, all_lanes(_F(1.0))
     bright = bright_radius(light, per_limit)
     pixel_x, pixel_y, all_x, all_y, all_extent2 = work.pixel_x, work.pixel_y, work.src_x, work.src_y, work.extent2
     cell_x, cell_y, cell_side, length = work.cell_x, work.cell_y, work.cell_side, work.cell_x.shape[1]
+    brightness = work.brightness
     twos, fours, divided = TWOS * length, FOURS * length, DIVIDED * length
     for k in range(0, total, VECTOR):
         left = total - k
@@ -259,13 +254,11 @@ def _list_pixels(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def _list_image_pixels(
-    constants: NDArray[np.float64], total: int, brightness: NDArray[np.float32], work: Workspace
-) -> None:
+def _list_image_pixels(constants: NDArray[np.float64], total: int, work: Workspace) -> None:
     """`_list_pixels` for an image: all pixels that may see it need four nodes."""
     pixel_x, pixel_y, all_x, all_y, all_extent2 = work.pixel_x, work.pixel_y, work.src_x, work.src_y, work.extent2
     cell_x, cell_y, cell_side, first = work.cell_x, work.cell_y, work.cell_side, FOURS * work.cell_x.shape[1]
-    fours, whole = first, all_lanes(_F(1.0))
+    fours, whole, brightness = first, all_lanes(_F(1.0)), work.brightness
     for k in range(0, total, VECTOR):
         left = total - k
         src_x, src_y = load_lanes(all_x, k, left), load_lanes(all_y, k, left)

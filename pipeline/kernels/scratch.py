@@ -34,10 +34,9 @@ class Tables(NamedTuple):
 class Workspace(NamedTuple):
     """Scratch arrays for stamps of (size, size) pixels; not shared between threads.
 
-    pixel_*, src_*, extent2 and brightness hold the pixels of a box, row after row, brightness between rows of zeros;
-    steps the distances of neighbours, cell_* four lists of cells, child_* a vector of quarters of divided cells, node_*
-    the positions at which brightness is evaluated; moments and lit are those of `spread_cells`, of which all moments
-    are 0 between calls.
+    pixel_*, src_*, brightness and extent2 hold the pixels of a box, row after row; cell_* four lists of cells,
+    child_* a vector of quarters of divided cells, node_* the positions at which brightness is evaluated; moments and lit
+    are those of `spread_cells`, of which all moments are 0 between calls.
     """
 
     size: int
@@ -48,7 +47,6 @@ class Workspace(NamedTuple):
     src_y: NDArray[np.float32]
     brightness: NDArray[np.float32]
     extent2: NDArray[np.float32]
-    steps: NDArray[np.float32]
     row: NDArray[np.float32]
     counts: NDArray[np.int64]
     cell_x: NDArray[np.float32]
@@ -102,9 +100,8 @@ def workspace(size: int) -> Workspace:
         pixel_y=floats(area),
         src_x=floats(area),
         src_y=floats(area),
-        brightness=floats(area + 8 * size),
+        brightness=floats(area),
         extent2=floats(area),
-        steps=floats(2, area + 4 * size),
         row=floats(2 * size + 16),
         counts=np.zeros(4, np.int64),
         cell_x=floats(4, cells),
