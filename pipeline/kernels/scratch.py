@@ -35,8 +35,8 @@ class Workspace(NamedTuple):
     """Scratch arrays for stamps of (size, size) pixels; not shared between threads.
 
     pixel_*, src_*, brightness and extent2 hold the pixels of a box, row after row; cell_* four lists of cells,
-    child_* a vector of quarters of divided cells, node_* the positions at which brightness is evaluated; moments and lit
-    are those of `spread_cells`, of which all moments are 0 between calls.
+    child_* a vector of quarters of divided cells, node_* the positions at which brightness is evaluated; moments and
+    lit are those of `spread_cells`, of which all moments are 0 between calls.
     """
 
     size: int
@@ -47,7 +47,6 @@ class Workspace(NamedTuple):
     src_y: NDArray[np.float32]
     brightness: NDArray[np.float32]
     extent2: NDArray[np.float32]
-    row: NDArray[np.float32]
     counts: NDArray[np.int64]
     cell_x: NDArray[np.float32]
     cell_y: NDArray[np.float32]
@@ -102,7 +101,6 @@ def workspace(size: int) -> Workspace:
         src_y=floats(area),
         brightness=floats(area),
         extent2=floats(area),
-        row=floats(2 * size + 16),
         counts=np.zeros(4, np.int64),
         cell_x=floats(4, cells),
         cell_y=floats(4, cells),

@@ -6,8 +6,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.kernels.lanes import Vector
 from pipeline.kernels.spreading import SPREAD_PX
-from pipeline.kernels.vectors import VECTOR, Vector, all_lanes, lanes_from, load_lanes, load_where, store_lanes
+from pipeline.kernels.vectors import VECTOR, all_lanes, lanes_from, load_lanes, load_where, store_lanes
 
 _F = np.float32
 # Pixels that a row or a column reaches beyond its own, at both ends together.
