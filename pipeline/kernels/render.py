@@ -336,9 +336,12 @@ def _image_box(
     flattening = math.sqrt((1.0 - q) * (1.0 + q))
     largest = math.sqrt(q) * math.atanh(flattening) / flattening if flattening > 1e-3 else 1.0
     shear = math.hypot(lens[GAMMA1], lens[GAMMA2])
-    radius = (math.hypot(lens[SRC_X], lens[SRC_Y]) + reach_arcsec + largest * lens[THETA_E]) / (1.0 - shear)
-    half = min(radius / pixel_scale_arcsec + 1.5, 4.0 * size)
-    x, y = lens[LENS_X] / pixel_scale_arcsec + size // 2, lens[LENS_Y] / pixel_scale_arcsec + size // 2
+    # A position is its source position plus the deflection, so images lie about the source.
+    around = reach_arcsec + largest * lens[THETA_E]
+    around += shear * (math.hypot(lens[SRC_X], lens[SRC_Y]) + around) / (1.0 - shear)
+    half = min(around / pixel_scale_arcsec + 1.5, 4.0 * size)
+    x = (lens[LENS_X] + lens[SRC_X]) / pixel_scale_arcsec + size // 2
+    y = (lens[LENS_Y] + lens[SRC_Y]) / pixel_scale_arcsec + size // 2
     return (
         min(max(int(y - half), 0), size),
         min(max(int(y + half) + 1, 0), size),
