@@ -154,7 +154,7 @@ def accuracy(curve: dict[str, Any], peers: dict[str, Any]) -> Figure:
             right.annotate(variant, (speed, 1.4 * worst), fontsize=8, rotation=90, ha="center", va="bottom")
         else:
             right.annotate(package, (speed, 0.7 * median), fontsize=8, rotation=90, ha="center", va="top")
-    right.set_xlim(8, 2e4)
+    right.set_xlim(8, 6e4)
     right.set_ylim(1e-4, 500)
     right.set_title("squares: peers at 4x4 samples a pixel (above: lenstronomy)", fontsize=10)
     right.set_xlabel("stamps of three bands per CPU second, one core")

@@ -1,8 +1,8 @@
 """Adaptive integration of one source component over the pixels of a stamp, spread for the PSF.
 
 Every pixel is a cell. The order of its Gauss-Legendre rule (1, 2 or 4 nodes an axis) follows from the error that
-`light` estimates; a cell for which four are too few is divided into four, and so on. The cells of one depth are
-divided together and those of one order integrated together, so that every evaluation is part of a long vector loop.
+`light` estimates; a cell for which four are too few is divided into four, and so on. Cells are divided a vector of
+quarters at a time, and those of one order integrated together, so that every evaluation is part of a vector loop.
 The side lengths of a cell in the source plane come from differences between neighbours, whatever the lens model.
 """
 
