@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.kernels.simd import LANES
-from pipeline.kernels.spreading import SPREAD_POWERS, SPREAD_PX, spread_box, spread_powers
+from pipeline.kernels.spreading import SPREAD_FUNCTIONS, SPREAD_PX, spread_box, spread_coefficients
 from pipeline.kernels.vectors import VECTOR
 
 MAX_ORDER = 4
@@ -23,7 +23,7 @@ class Tables(NamedTuple):
     """Constants that do not depend on the draw.
 
     Attributes:
-        spread: `spreading.spread_powers`, flattened.
+        spread: `spreading.spread_coefficients`, flattened.
         box: `spreading.spread_box`.
     """
 
@@ -76,7 +76,7 @@ def spread_stride(size: int) -> int:
 @lru_cache(maxsize=1)
 def integration_tables() -> Tables:
     """The spreading weights that `cells.integrate_component` takes."""
-    return Tables(spread_powers().ravel(), spread_box())
+    return Tables(spread_coefficients().ravel(), spread_box())
 
 
 def workspace(size: int) -> Workspace:
@@ -115,6 +115,6 @@ def workspace(size: int) -> Workspace:
         node_src_y=floats(MAX_NODES),
         node_flux=floats(MAX_NODES),
         node_pixel=np.zeros(MAX_NODES, np.int64),
-        moments=floats(size * spread_stride(size) * SPREAD_POWERS**2),
+        moments=floats(size * spread_stride(size) * SPREAD_FUNCTIONS**2),
         lit=np.zeros(3 * cells, np.int64),
     )

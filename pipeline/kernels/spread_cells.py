@@ -1,8 +1,8 @@
 """Collection of integrated cells as moments of their pixels, and deposition of these on the spread stamp.
 
-The weights with which a sample at (x, y) of its pixel is spread are sums of products x**p y**q, p, q < SPREAD_POWERS.
-So a cell adds, for each of these products, the sum over its samples of flux times product to the moments of its
-pixel: 16 numbers, one vector. A pixel is spread once, when all its cells are collected.
+The weights with which a sample at (x, y) of its pixel is spread are sums of products of `spreading`'s functions, p of x
+and q of y. So a cell adds, for each of these products, the sum over its samples of flux times product to the moments of
+its pixel: 16 numbers, one vector. A pixel is spread once, when all its cells are collected.
 
 Moments are kept at MOMENTS * first on, q major, where `first` is the index in the flattened spread stamp of the lowest
 row and column that the pixel reaches. Fluxes of a cell are those of Gauss-Legendre nodes, rows first.
@@ -19,32 +19,34 @@ from numpy.typing import NDArray
 
 from pipeline.kernels.lanes import constant, loader, picker, splatter, storer
 from pipeline.kernels.simd import LANES
-from pipeline.kernels.spreading import SPREAD_POWERS, SPREAD_PX
+from pipeline.kernels.spreading import BENDS_2, BENDS_4, SPREAD_FUNCTIONS, SPREAD_PX
 
-MOMENTS = SPREAD_POWERS * SPREAD_POWERS
+MOMENTS = SPREAD_FUNCTIONS * SPREAD_FUNCTIONS
 
 _F = np.float32
 _ROWS = 2 * SPREAD_PX + 1
 _ALL = range(MOMENTS)
 
 
-def _powers(exponents: Sequence[int]) -> Callable[..., Any]:
-    """A compiled function (vector) -> its lanes to the power of these exponents, 0 to 3."""
-    even, odd = constant([p % 2 == 0 for p in exponents]), constant([p % 2 == 1 for p in exponents])
-    low, high = constant([p < 2 for p in exponents]), constant([p >= 2 for p in exponents])
+def _functions(numbers: Sequence[int]) -> Callable[..., Any]:
+    """A compiled function (vector) -> in each lane the spreading function of this number, 0 to 3, of its position."""
+    even, odd = constant([k % 2 == 0 for k in numbers]), constant([k % 2 == 1 for k in numbers])
+    low, high = constant([k < 2 for k in numbers]), constant([BENDS_2[k] if k < 2 else 1.0 for k in numbers])
+    top = constant([BENDS_4[k] if k < 2 else BENDS_2[k] for k in numbers])
 
     @njit(nogil=True, error_model="numpy", fastmath=True, forceinline=True)
-    def raised(x: Any) -> Any:
-        return (x * odd() + even()) * (x * x * high() + low())
+    def values(x: Any) -> Any:
+        x2 = x * x
+        return (x * odd() + even()) * (low() + x2 * (high() + x2 * top()))
 
-    return raised
+    return values
 
 
 _load_4, _load_8, _load_16 = loader(4), loader(8), loader(16)
 _store_8, _store_16, _splat, _zeros = storer(8), storer(16), splatter(16), constant([0.0] * MOMENTS)
 
 # Lane k of a vector of 16 is (k // 4, k % 4), outer and inner number: (q, p) for moments.
-_powers_outer, _powers_inner = _powers([k // 4 for k in _ALL]), _powers([k % 4 for k in _ALL])
+_functions_outer, _functions_inner = _functions([k // 4 for k in _ALL]), _functions([k % 4 for k in _ALL])
 _inner_0, _inner_1, _inner_2, _inner_3 = (picker([4 * (k // 4) + n for k in _ALL]) for n in range(4))
 _outer_0, _outer_1, _outer_2, _outer_3 = (picker([4 * n + k % 4 for k in _ALL]) for n in range(4))
 
@@ -52,7 +54,7 @@ _x, _w = np.polynomial.legendre.leggauss(4)
 _nodes_outer, _nodes_inner = constant([0.5 * _x[k // 4] for k in _ALL]), constant([0.5 * _x[k % 4] for k in _ALL])
 _weights = constant([0.25 * _w[k // 4] * _w[k % 4] for k in _ALL])
 
-# Both axes of a cell of order 2 in one vector: along x the powers of node 0, of node 1, then along y.
+# Both axes of a cell of order 2 in one vector: along x the functions of node 0, of node 1, then along y.
 _x = np.polynomial.legendre.leggauss(2)[0]
 _nodes_both = constant([0.5 * _x[k // 4 % 2] for k in _ALL])
 _along_x, _along_y = constant([k < 8 for k in _ALL]), constant([k >= 8 for k in _ALL])
@@ -90,9 +92,9 @@ def collect_1(
         x, y, at = x_px[k], y_px[k], MOMENTS * first[k]
         pixels[lit] = first[k]
         lit += moments[at] == _F(0.0)
-        powers = _powers_inner(_splat(x)) * _powers_outer(_splat(y))
+        values = _functions_inner(_splat(x)) * _functions_outer(_splat(y))
         side = side_px[k]
-        _store_16(moments, at, _load_16(moments, at) + powers * (brightness[k] * side * side))
+        _store_16(moments, at, _load_16(moments, at) + values * (brightness[k] * side * side))
     return lit
 
 
@@ -107,12 +109,12 @@ def collect_2(
         pixels[lit] = first[k]
         lit += moments[at] == _F(0.0)
         side = side_px[k]
-        powers = _powers_inner(_along_x() * x + _along_y() * y + _nodes_both() * side)
-        x0, x1 = _x_0(powers), _x_1(powers)
+        values = _functions_inner(_along_x() * x + _along_y() * y + _nodes_both() * side)
+        x0, x1 = _x_0(values), _x_1(values)
         flux = _load_4(brightness, 4 * k) * (_F(0.25) * side * side)
         below = _all_0(flux) * x0 + _all_1(flux) * x1
         above = _all_2(flux) * x0 + _all_3(flux) * x1
-        _store_16(moments, at, _load_16(moments, at) + below * _y_0(powers) + above * _y_1(powers))
+        _store_16(moments, at, _load_16(moments, at) + below * _y_0(values) + above * _y_1(values))
     return lit
 
 
@@ -128,8 +130,8 @@ def collect_4(
         lit += moments[at] == _F(0.0)
         side = side_px[k]
         flux = _load_16(brightness, 16 * k) * (_weights() * (side * side))
-        px = _powers_inner(_nodes_outer() * side + _splat(x))
-        py = _powers_outer(_nodes_inner() * side + _splat(y))
+        px = _functions_inner(_nodes_outer() * side + _splat(x))
+        py = _functions_outer(_nodes_inner() * side + _splat(y))
         # Lanes of `along`: row of samples, p.
         along = (_inner_0(flux) * _outer_0(px) + _inner_1(flux) * _outer_1(px)) + (
             _inner_2(flux) * _outer_2(px) + _inner_3(flux) * _outer_3(px)
@@ -144,7 +146,7 @@ def collect_4(
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def spread_moments(
     pixels: NDArray[np.int64], count: int, moments: NDArray[np.float32], stride: int,
-    powers: NDArray[np.float32], spread: NDArray[np.float32],
+    weights: NDArray[np.float32], spread: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Spread the moments of pixels, and set them to 0.
 
@@ -153,15 +155,15 @@ def spread_moments(
         count: how many.
         moments: of all pixels.
         stride: length of a row of `spread`.
-        powers: `spreading.spread_powers`, flattened.
+        weights: `spreading.spread_coefficients`, flattened.
         spread: flattened spread stamp; the flux is added.
     """
-    t0, t1 = _twice(_load_8(powers, 0)), _twice(_load_8(powers, LANES))
-    t2, t3 = _twice(_load_8(powers, 2 * LANES)), _twice(_load_8(powers, 3 * LANES))
-    # Weights of the rows: of even powers in the first half, which rows g and 4 - g share, of odd ones in the second.
-    a0, b0 = _halves(powers[0], powers[LANES]), _halves(powers[2 * LANES], powers[3 * LANES])
-    a1, b1 = _halves(powers[1], powers[LANES + 1]), _halves(powers[2 * LANES + 1], powers[3 * LANES + 1])
-    a2, b2 = _halves(powers[2], powers[LANES + 2]), _halves(powers[2 * LANES + 2], powers[3 * LANES + 2])
+    t0, t1 = _twice(_load_8(weights, 0)), _twice(_load_8(weights, LANES))
+    t2, t3 = _twice(_load_8(weights, 2 * LANES)), _twice(_load_8(weights, 3 * LANES))
+    # Weights of the rows: of even functions in the first half, which rows g and 4 - g share, of odd ones in the second.
+    a0, b0 = _halves(weights[0], weights[LANES]), _halves(weights[2 * LANES], weights[3 * LANES])
+    a1, b1 = _halves(weights[1], weights[LANES + 1]), _halves(weights[2 * LANES + 1], weights[3 * LANES + 1])
+    a2, b2 = _halves(weights[2], weights[LANES + 2]), _halves(weights[2 * LANES + 2], weights[3 * LANES + 2])
     for k in range(count):
         first = pixels[k]
         m = _load_16(moments, MOMENTS * first)

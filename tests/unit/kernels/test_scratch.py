@@ -7,14 +7,14 @@ import pytest
 
 from pipeline.kernels.scratch import MAX_CELLS, MAX_NODES, MAX_ORDER, integration_tables, spread_stride, workspace
 from pipeline.kernels.simd import LANES
-from pipeline.kernels.spreading import SPREAD_POWERS, SPREAD_PX, spread_box, spread_powers
+from pipeline.kernels.spreading import SPREAD_FUNCTIONS, SPREAD_PX, spread_box, spread_coefficients
 from pipeline.kernels.vectors import VECTOR
 
 
 def test_tables_hold_the_spreading_weights() -> None:
     """The coefficients of the weights are flat and contiguous, as the vector code reads them."""
     tables = integration_tables()
-    assert np.array_equal(tables.spread, spread_powers().ravel())
+    assert np.array_equal(tables.spread, spread_coefficients().ravel())
     assert tables.spread.flags.c_contiguous
     assert np.array_equal(tables.box, spread_box())
 
@@ -33,7 +33,7 @@ def test_workspace_holds_every_pixel_in_every_list(size: int) -> None:
     assert work.child_x.shape == work.child_src_x.shape == (VECTOR,)
     assert work.node_x.shape == work.node_flux.shape == (MAX_NODES,)
     assert MAX_NODES % MAX_ORDER**2 == 0
-    assert work.moments.size == size * work.stride * SPREAD_POWERS**2
+    assert work.moments.size == size * work.stride * SPREAD_FUNCTIONS**2
     assert work.lit.size >= 3 * work.cell_x.shape[1]
     assert work.node_pixel.shape == (MAX_NODES,)
     vectors = [array for array in work if isinstance(array, np.ndarray) and array.dtype == np.float32]

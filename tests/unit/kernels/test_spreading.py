@@ -10,10 +10,11 @@ from pipeline.contracts.survey import FWHM_PER_SIGMA, PIXEL_SCALE_ARCSEC
 from pipeline.kernels.psf import psf_fwhm_arcsec
 from pipeline.kernels.simd import LANES
 from pipeline.kernels.spreading import (
-    SPREAD_POWERS,
+    SPREAD_FUNCTIONS,
     SPREAD_PX,
     spread_box,
-    spread_powers,
+    spread_coefficients,
+    spread_functions,
     spread_profile,
     spread_transfer,
 )
@@ -24,7 +25,7 @@ _PIXEL = np.arange(-SPREAD_PX, SPREAD_PX + 1)
 
 def _weights() -> NDArray[np.float64]:
     """(position, pixel) weights, from the coefficients."""
-    return _POSITIONS[:, None] ** np.arange(SPREAD_POWERS) @ spread_powers()[:, : _PIXEL.size].astype(np.float64)
+    return spread_functions(_POSITIONS) @ spread_coefficients()[:, : _PIXEL.size].astype(np.float64)
 
 
 def test_transfer_is_the_transform_of_the_profile() -> None:
@@ -55,20 +56,20 @@ def test_profile_is_even_and_ends_at_two_and_a_half_pixels() -> None:
     assert spread_profile(2.4999) < 1e-3 * spread_profile(0.0)
 
 
-def test_weights_are_cubics_near_the_profile() -> None:
-    """At every position of a pixel the five weights sum to one and are phi to 1.4e-3; the padding is zero."""
-    powers = spread_powers()
-    assert powers.shape == (SPREAD_POWERS, LANES)
-    assert powers.dtype == np.float32
-    assert (powers[:, _PIXEL.size :] == 0.0).all()
+def test_weights_are_near_the_profile() -> None:
+    """At every position of a pixel the five weights sum to one and are phi to 1.1e-3; the padding is zero."""
+    table = spread_coefficients()
+    assert table.shape == (SPREAD_FUNCTIONS, LANES)
+    assert table.dtype == np.float32
+    assert (table[:, _PIXEL.size :] == 0.0).all()
     assert _weights().sum(axis=1) == pytest.approx(np.ones(_POSITIONS.size), abs=2e-7)
-    assert np.abs(_weights() - spread_profile(_POSITIONS[:, None] - _PIXEL)).max() < 1.4e-3
+    assert np.abs(_weights() - spread_profile(_POSITIONS[:, None] - _PIXEL)).max() < 1.1e-3
 
 
 def test_weights_mirror_themselves() -> None:
-    """Weights at -x are those at x in reverse order: even powers are even in the pixel, odd powers odd."""
-    powers = spread_powers()[:, : _PIXEL.size]
-    for p, row in enumerate(powers):
+    """Weights at -x are those at x in reverse order: even functions are even in the pixel, odd ones odd."""
+    table = spread_coefficients()[:, : _PIXEL.size]
+    for p, row in enumerate(table):
         assert row[::-1] == pytest.approx((-1) ** p * row, abs=1e-7)
 
 
@@ -79,7 +80,7 @@ def test_weights_keep_the_position() -> None:
 
 
 def test_box_is_the_mean_of_the_table() -> None:
-    """A whole pixel is spread as the average over samples inside it, to the error of cubics, and keeps its flux."""
+    """A whole pixel is spread as the average over samples inside it, to their error, and keeps its flux."""
     box = spread_box()
     assert box.dtype == np.float32
     assert box.sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-7)
