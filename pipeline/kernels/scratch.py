@@ -13,9 +13,8 @@ from pipeline.kernels.simd import LANES
 from pipeline.kernels.spreading import SPREAD_FUNCTIONS, SPREAD_PX, spread_box, spread_coefficients
 from pipeline.kernels.vectors import VECTOR
 
-MAX_ORDER = 4
 MAX_CELLS = 2**20
-# Nodes that are evaluated at a time.
+# Nodes that are evaluated at a time, whole cells of 16.
 MAX_NODES = 2048
 
 

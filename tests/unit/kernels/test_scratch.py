@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.kernels.scratch import MAX_CELLS, MAX_NODES, MAX_ORDER, integration_tables, spread_stride, workspace
+from pipeline.kernels.scratch import MAX_CELLS, MAX_NODES, integration_tables, spread_stride, workspace
 from pipeline.kernels.simd import LANES
 from pipeline.kernels.spreading import SPREAD_FUNCTIONS, SPREAD_PX, spread_box, spread_coefficients
 from pipeline.kernels.vectors import VECTOR
@@ -32,7 +32,7 @@ def test_workspace_holds_every_pixel_in_every_list(size: int) -> None:
     assert work.cell_x.shape[1] >= max(MAX_CELLS, size * size) + VECTOR
     assert work.child_x.shape == work.child_src_x.shape == (VECTOR,)
     assert work.node_x.shape == work.node_flux.shape == (MAX_NODES,)
-    assert MAX_NODES % MAX_ORDER**2 == 0
+    assert MAX_NODES % 16 == 0
     assert work.moments.size == size * work.stride * SPREAD_FUNCTIONS**2
     assert work.lit.size >= 3 * work.cell_x.shape[1]
     assert work.node_pixel.shape == (MAX_NODES,)
